@@ -1,0 +1,79 @@
+"""Predict how a perturbation changes the distribution of every gene's expression across single cells.
+
+Names load on first use: ``import distpert`` itself imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distpert import datasets
+    from distpert.embedding_files import read_embeddings
+    from distpert.embeddings import Embeddings
+    from distpert.fitted import Fit
+    from distpert.fitting import fit
+    from distpert.histograms import Histograms, count_histograms, load_histograms
+    from distpert.inference import Optimisation
+    from distpert.model import Priors
+    from distpert.prediction import Prediction
+    from distpert.simulation import Simulation, simulate
+    from distpert.storage import load
+
+    __version__: str
+
+__all__ = [
+    "Embeddings",
+    "Fit",
+    "Histograms",
+    "Optimisation",
+    "Prediction",
+    "Priors",
+    "Simulation",
+    "__version__",
+    "count_histograms",
+    "datasets",
+    "fit",
+    "load",
+    "load_histograms",
+    "read_embeddings",
+    "simulate",
+]
+
+# No public function may have the name of a module of this package: importing the module would replace it.
+_MODULE = {
+    "Embeddings": "distpert.embeddings",
+    "Fit": "distpert.fitted",
+    "Histograms": "distpert.histograms",
+    "Prediction": "distpert.prediction",
+    "count_histograms": "distpert.histograms",
+    "fit": "distpert.fitting",
+    "load": "distpert.storage",
+    "load_histograms": "distpert.histograms",
+    "read_embeddings": "distpert.embedding_files",
+    "Optimisation": "distpert.inference",
+    "Priors": "distpert.model",
+    "Simulation": "distpert.simulation",
+    "simulate": "distpert.simulation",
+}
+
+
+def __getattr__(name: str) -> object:
+    value: object
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("distpert")
+    elif name == "datasets":
+        value = import_module("distpert.datasets")
+    elif name in _MODULE:
+        value = getattr(import_module(_MODULE[name]), name)
+    else:
+        raise AttributeError(f"module 'distpert' has no attribute {name!r}")
+    globals()[name] = value  # so that the next access is an ordinary one
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
