@@ -1,0 +1,378 @@
+"""Embeddings: lookup by label, sums, standardisation, validation and the forms that are accepted."""
+
+import dataclasses
+import difflib
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distpert.embeddings import (
+    Embeddings,
+    as_embeddings,
+    frame_from_vectors,
+    nearest_symbols,
+    standardise,
+    validate_embeddings,
+)
+
+GENES = ("KLF1", "CEBPA", "GATA1", "TP53", "MYC")
+
+
+def random_frame(genes=GENES, dims=4, seed=0):
+    values = np.random.default_rng(seed).normal(3.0, 2.0, size=(len(genes), dims))
+    return pd.DataFrame(values, index=list(genes))
+
+
+@pytest.fixture
+def embeddings():
+    return as_embeddings(random_frame())
+
+
+def test_repr_says_what_it_holds(embeddings):
+    assert repr(embeddings) == "Embeddings: 5 genes x 4 dims (1 source)"
+    with_two = as_embeddings([random_frame(), random_frame(dims=3)])
+    assert repr(with_two) == "Embeddings: 5 genes x 7 dims (2 sources: 4 + 3)"
+
+
+def test_embeddings_are_frozen_and_check_their_shape(embeddings):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        embeddings.genes = ()
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), not \(2, 4\)"):
+        Embeddings(genes=("A", "B"), vectors=np.ones((2, 4), np.float32), source_dims=(1, 2))
+
+
+def test_of_a_gene_is_its_row_and_of_a_pair_the_sum(embeddings):
+    klf1, cebpa = embeddings.vectors[0], embeddings.vectors[1]
+    found = embeddings.of(["CEBPA", "KLF1+CEBPA", "KLF1+KLF1"])
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [cebpa, klf1 + cebpa, 2 * klf1])
+    assert embeddings.of([]).shape == (0, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    genes=st.lists(st.sampled_from(GENES), min_size=1, max_size=5),
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([1e-3, 1.0, 1e6]),
+)
+def test_a_combination_is_the_sum_in_any_order_to_the_last_bit(genes, seed, scale):
+    rng = np.random.default_rng(seed)
+    vectors = (scale * rng.normal(size=(5, 7)) ** 3).astype(np.float32)
+    embeddings = Embeddings(genes=GENES, vectors=vectors, source_dims=(7,))
+    orders = ["+".join(order) for order in itertools.permutations(genes)]
+    found = embeddings.of(orders)
+    assert (found.view(np.uint32) == found[:1].view(np.uint32)).all()
+    rows = [vectors[GENES.index(gene)].astype(np.float64) for gene in genes]
+    np.testing.assert_allclose(found[0], sum(rows), rtol=1e-5, atol=1e-5 * np.abs(rows).max())
+
+
+def test_has_and_missing(embeddings):
+    assert embeddings.has("KLF1")
+    assert embeddings.has("KLF1+MYC")
+    assert not embeddings.has("KLF1+KLF2")
+    assert not embeddings.has("")
+    assert embeddings.missing(["KLF1", "A+KLF1", "A+B", "MYC+TP53"]) == {"A+KLF1": ("A",), "A+B": ("A", "B")}
+
+
+def test_of_names_every_missing_gene_once_and_its_neighbours(embeddings):
+    with pytest.raises(KeyError) as caught:
+        embeddings.of(["klf1", "MYC", "klf1+GATA2", "QQQQ"])
+    message = caught.value.args[0]
+    assert message == (
+        "no embedding for 3 genes: 'klf1' (nearest: KLF1), 'GATA2' (nearest: GATA1), 'QQQQ' (nearest: none)"
+    )
+
+
+def test_of_names_all_of_many_missing_genes(embeddings):
+    missing = [f"GENE{i}" for i in range(50)]
+    with pytest.raises(KeyError) as caught:
+        embeddings.of(missing)
+    message = caught.value.args[0]
+    assert message.startswith("no embedding for 50 genes: ")
+    assert all(repr(gene) in message for gene in missing)
+
+
+@pytest.mark.parametrize("method", ["of", "missing"])
+def test_a_single_string_is_not_taken_for_a_list_of_letters(embeddings, method):
+    with pytest.raises(TypeError, match=r"pass \['KLF1'\]"):
+        getattr(embeddings, method)("KLF1")
+
+
+# standardise
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(2, 8), st.integers(1, 6)),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+def test_standardise_centres_and_gives_a_mean_squared_norm_of_dims(seed, shape, scale):
+    raw = scale * np.random.default_rng(seed).normal(1.0, 2.0, size=shape)
+    result = standardise(raw)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(np.mean([row @ row for row in result.astype(float)]), shape[1], rtol=1e-5)
+    # One scale for all dims: every difference between genes shrinks by the same factor.
+    factor = np.linalg.norm(result[0] - result[1]) / np.linalg.norm(raw[0] - raw[1])
+    np.testing.assert_allclose(result - result[0], factor * (raw - raw[0]), rtol=1e-3, atol=1e-4)
+
+
+def test_standardise_by_hand():
+    np.testing.assert_allclose(
+        standardise([[1.0, 0.0], [3.0, 0.0]]), [[-np.sqrt(2), 0.0], [np.sqrt(2), 0.0]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("n_genes", [1, 3])
+def test_standardise_refuses_genes_that_are_all_alike(n_genes):
+    with pytest.raises(ValueError, match=f"text.*all {n_genes} have the same vector"):
+        standardise(np.full((n_genes, 2), 0.1, np.float32), where="text")
+
+
+# as_embeddings
+
+
+def test_a_frame_is_standardised(embeddings):
+    frame = random_frame()
+    centred = frame.to_numpy() - frame.to_numpy().mean(axis=0)
+    assert embeddings.genes == GENES
+    assert embeddings.source_dims == (4,)
+    assert embeddings.vectors.dtype == np.float32
+    np.testing.assert_allclose(embeddings.vectors, centred / np.sqrt((centred**2).mean()), rtol=1e-5)
+
+
+def test_embeddings_are_returned_as_they_are(embeddings):
+    assert as_embeddings(embeddings) is embeddings
+
+
+def test_all_forms_agree(embeddings):
+    frame = random_frame()
+    vectors = {gene: row.tolist() for gene, row in zip(frame.index, frame.to_numpy(), strict=True)}
+    adata = SimpleNamespace(uns={"frame": frame, "dict": vectors})
+    for form in (vectors, "frame", "dict", [frame], (vectors,), ["frame"]):
+        found = as_embeddings(form, adata)
+        assert found.genes == embeddings.genes
+        np.testing.assert_allclose(found.vectors, embeddings.vectors, rtol=1e-5, atol=1e-6)
+
+
+def test_input_is_left_as_it_was():
+    frame = random_frame().astype(np.float32)
+    before = frame.copy()
+    as_embeddings([frame, {gene: np.arange(2.0) + i for i, gene in enumerate(GENES)}])
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_sources_are_standardised_one_by_one_over_the_genes_they_share():
+    text = random_frame(("A", "B", "C", "D"), dims=3)
+    protein = 1000 * random_frame(("X", "D", "B", "A"), dims=2, seed=1)
+    with pytest.warns(UserWarning, match="left out") as caught:
+        found = as_embeddings([text, protein])
+    assert len(caught) == 1
+    assert str(caught[0].message) == (
+        "left out genes that not all embedding sources have (embeddings[0] lacks 1, embeddings[1] lacks 1): C, X"
+    )
+    assert caught[0].filename == __file__
+    shared = ["A", "B", "D"]
+    assert found.genes == tuple(shared)
+    assert found.source_dims == (3, 2)
+    np.testing.assert_allclose(found.vectors[:, :3], standardise(text.loc[shared]), rtol=1e-4)
+    np.testing.assert_allclose(found.vectors[:, 3:], standardise(protein.loc[shared]), rtol=1e-4)
+
+
+def test_the_warning_cuts_long_lists():
+    with pytest.warns(UserWarning, match=r"G9 and 20 more$"):
+        as_embeddings([random_frame(), random_frame((*(f"G{i}" for i in range(30)), *GENES))])
+
+
+def test_embeddings_of_two_sources_in_a_list_keep_their_sources():
+    two = as_embeddings([random_frame(dims=3), 50 * random_frame(dims=2, seed=1)])
+    three = as_embeddings([two, random_frame(dims=4, seed=2)])
+    assert three.source_dims == (3, 2, 4)
+    np.testing.assert_allclose(three.vectors[:, :5], two.vectors, rtol=1e-5, atol=1e-6)
+
+
+def test_sources_that_share_no_gene_are_refused():
+    with pytest.raises(ValueError, match=r"share no gene: .*has KLF1, CEBPA, GATA1 and 2 more; .*has P1, P2"):
+        as_embeddings([random_frame(), random_frame(("P1", "P2"))])
+
+
+def test_a_source_of_equal_vectors_is_refused_by_name():
+    equal = {gene: [1.0, 2.0] for gene in GENES}
+    with pytest.raises(ValueError, match=r"embeddings\[1\].*all 5 have the same vector"):
+        as_embeddings([random_frame(), equal])
+
+
+def test_an_unknown_key_names_the_keys_there_are():
+    with pytest.raises(KeyError, match="no 'genept'; its keys: esm, text"):
+        as_embeddings("genept", SimpleNamespace(uns={"esm": 1, "text": 2}))
+    with pytest.raises(KeyError, match="its keys: none"):
+        as_embeddings("genept", SimpleNamespace(uns={}))
+
+
+@pytest.mark.parametrize(
+    ("form", "match"),
+    [
+        (np.ones((3, 2)), "must be a DataFrame .* not ndarray"),
+        (3, "not int"),
+        ([[1.0, 2.0], [3.0, 4.0]], r"embeddings\[0\] must be .* not list"),
+        (["array"], r"adata.uns\['array'\] must be .* not ndarray"),
+    ],
+)
+def test_other_types_are_refused(form, match):
+    with pytest.raises(TypeError, match=match):
+        as_embeddings(form, SimpleNamespace(uns={"array": np.ones((2, 2))}))
+
+
+def test_paths_and_keys_without_adata_point_to_read_embeddings(tmp_path):
+    for form in ("genes.csv", tmp_path / "genes.csv"):
+        with pytest.raises(TypeError, match=r"read_embeddings\(path\)"):
+            as_embeddings(form)
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(ValueError, match="empty list"):
+        as_embeddings([])
+
+
+def test_all_entries_are_resolved_before_any_is_read():
+    class Untouched(dict):
+        def items(self):
+            raise AssertionError("read too early")
+
+        values = __iter__ = keys = items
+
+    with pytest.raises(KeyError, match="no 'absent'"):
+        as_embeddings([Untouched(A=[1.0]), "absent"], SimpleNamespace(uns={}))
+
+
+# validation
+
+
+def test_the_standard_form():
+    frame = validate_embeddings(random_frame().astype(np.float16).rename(columns=str))
+    assert (frame.index.name, frame.columns.name) == ("gene", "dim")
+    assert list(frame.columns) == [0, 1, 2, 3]
+    assert set(frame.dtypes) == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(frame, random_frame().astype(np.float16))
+
+
+def test_numbers_in_other_guises_are_accepted():
+    integers = pd.DataFrame({"a": [1, 2], "b": [3, 4]}, index=["A", "B"])
+    guises = [integers.astype(object), integers.astype("Float64"), integers.astype(np.uint8), integers]
+    guises.append(integers.set_axis(["a", "a"], axis=1))
+    for guise in guises:
+        np.testing.assert_array_equal(validate_embeddings(guise), [[1, 3], [2, 4]])
+    categorical = integers.set_index(pd.CategoricalIndex(["A", "B"]))
+    assert list(validate_embeddings(categorical).index) == ["A", "B"]
+
+
+def changed(cell=None, **options):
+    frame = random_frame()
+    if cell is not None:
+        frame = frame.astype(object)
+        frame.iloc[1, 2] = cell
+    return frame.rename(index={"CEBPA": options["index"]}) if "index" in options else frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "match"),
+    [
+        (changed(index="KLF1"), "duplicated gene symbols: KLF1;"),
+        (changed(index=7), "index must hold gene symbols, but has 7; set it"),
+        (changed(index=None), "index must hold gene symbols, but has None"),
+        (changed(index=""), "index must hold gene symbols, but has ''"),
+        (random_frame().reset_index(drop=True), r"has 0, 1, 2, 3, 4; set it with frame.set_index"),
+        (changed(index="KLF1+MYC"), r"combinations of genes: KLF1\+MYC"),
+        (changed("0.5"), "not numbers: CEBPA .'0.5' in column 2."),
+        (changed(True), "not numbers: CEBPA .True in column 2."),
+        (changed(1j), "not numbers: CEBPA"),
+        (random_frame() > 0, "not numbers: KLF1 .*MYC"),
+        (random_frame().astype(complex), "not numbers: KLF1"),
+        (changed(np.nan), "NaN or infinite values .* for CEBPA;"),
+        (changed(-np.inf), "NaN or infinite values .* for CEBPA;"),
+        (changed(1e300), "NaN or infinite values .as float32. for CEBPA;"),
+        (random_frame().mul([1, 1, 1, 1, 0], axis=0), "all-zero vectors.*: MYC;"),
+        (random_frame().iloc[:0], "no embeddings .0 genes x 4 dims."),
+        (random_frame().iloc[:, :0], "no embeddings .5 genes x 0 dims."),
+    ],
+)
+def test_invalid_tables_are_refused_by_name(frame, match):
+    with pytest.raises(ValueError, match=f"genes.csv: .*{match}"):
+        validate_embeddings(frame, "genes.csv")
+    with pytest.raises(ValueError, match=match):
+        as_embeddings(frame)
+
+
+def test_a_symbol_with_a_plus_that_is_no_combination_is_accepted():
+    assert "NA+K" in validate_embeddings(changed(index="NA+K")).index
+
+
+@pytest.mark.parametrize(
+    ("vector", "match"),
+    [
+        ([1.0, 2.0, 3.0], "differ in length; most have 2 dims, but BAD has 3$"),
+        ([], "but BAD has 0$"),
+        (["1", "2"], "not a one-dimensional vector of numbers: BAD$"),
+        ([[1.0, 2.0]], "not a one-dimensional vector of numbers: BAD$"),
+        ([1.0, [2.0]], "not a one-dimensional vector of numbers: BAD$"),
+        ([None, 1.0], "not a one-dimensional vector of numbers: BAD$"),
+        (1.0, "not a one-dimensional vector of numbers: BAD$"),
+        (None, "not a one-dimensional vector of numbers: BAD$"),
+        ([True, False], "not a one-dimensional vector of numbers: BAD$"),
+        ([1e300, 0.0], "NaN or infinite values .* BAD;"),
+        ([0, 0], "all-zero vectors.*: BAD;"),
+    ],
+)
+def test_invalid_vectors_are_refused_by_name(vector, match):
+    with pytest.raises(ValueError, match=match):
+        as_embeddings({"A": [1.0, 2.0], "BAD": vector, "B": [3.0, 4.0]})
+
+
+def test_an_empty_dict_is_refused():
+    with pytest.raises(ValueError, match=r"embeddings: no embeddings .0 genes"):
+        as_embeddings({})
+
+
+def test_frame_from_vectors_keeps_order_and_duplicates():
+    frame = frame_from_vectors(["B", "A", "B"], [[1, 2], (3.5, 4), np.array([5, 6], np.float16)])
+    assert list(frame.index) == ["B", "A", "B"]
+    np.testing.assert_array_equal(frame, [[1, 2], [3.5, 4], [5, 6]])
+
+
+# nearest_symbols
+
+
+def test_the_same_symbol_in_another_case_comes_first():
+    assert nearest_symbols("klf1", ["KLF10", "Klf1", "KLF1", "MYC"]) == ["Klf1", "KLF1", "KLF10"]
+    assert nearest_symbols("klf1", ["KLF1", "Klf1", "kLF1", "KLF10"], n=2) == ["KLF1", "Klf1"]
+
+
+def test_nothing_near_gives_nothing():
+    assert nearest_symbols("KLF1", ["MYC", "TP53"]) == []
+    assert nearest_symbols("KLF1", []) == []
+    assert nearest_symbols("", ["MYC"]) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    symbol=st.text("ABCDEF12", min_size=2, max_size=6),
+    seed=st.integers(0, 2**32 - 1),
+    n_available=st.integers(1, 600),
+)
+def test_nearest_symbols_are_those_of_difflib(symbol, seed, n_available):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, 8, size=n_available)
+    available = sorted({"".join(rng.choice(list("ABCDEFGHIJKLMNOPQ12345"), size=n)) for n in lengths})
+    expected = difflib.get_close_matches(symbol, available, n=3, cutoff=0.6)
+
+    def ratios(found):
+        return [difflib.SequenceMatcher(None, other, symbol).ratio() for other in found]
+
+    found = nearest_symbols(symbol, available)
+    assert found[:1] == [symbol] if symbol in available else ratios(found) == ratios(expected)
