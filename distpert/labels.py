@@ -1,0 +1,101 @@
+"""Perturbation labels as the field writes them: ``control``, ``A``, ``A+B``, ``A+ctrl``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+CONTROL_LABELS = ("control", "ctrl", "non-targeting")
+
+
+def canonical_label(label: str, control: str) -> str:
+    """Give every way of writing one perturbation the same label.
+
+    Parameters
+    ----------
+    label
+        A label as found in the data.
+    control
+        The label of control cells.
+
+    Returns
+    -------
+    str
+        `label` without spaces around its parts, without control parts (``A+ctrl`` and ``ctrl+A`` are
+        ``A``, ``ctrl+ctrl`` is `control`) and with its genes sorted (``B+A`` is ``A+B``). A label of one
+        part stays as it is.
+    """
+    label = label.strip()
+    parts = genes_of(label)
+    if label == control or "+" not in label or not parts:
+        return label
+    return "+".join(sorted(part for part in parts if part not in (control, *CONTROL_LABELS))) or control
+
+
+def genes_of(label: str) -> tuple[str, ...]:
+    """Split a label into its genes.
+
+    Parameters
+    ----------
+    label
+        A perturbation label, such as ``A`` or ``A+B``.
+
+    Returns
+    -------
+    tuple of str
+        The parts between the plus signs, in their order.
+    """
+    return tuple(part for part in map(str.strip, label.split("+")) if part)
+
+
+def resolve_control(control: str, labels: Collection[str]) -> str:
+    """Find the label of control cells among the labels of a screen.
+
+    Parameters
+    ----------
+    control
+        The label asked for.
+    labels
+        The labels there are; ``ctrl+ctrl`` counts as ``ctrl``.
+
+    Returns
+    -------
+    str
+        `control` if it is there. Otherwise, only where `control` is one of `CONTROL_LABELS`, the single
+        one of them that is there.
+
+    Raises
+    ------
+    ValueError
+        If there is no such label, or more than one.
+    """
+    # "ctrl+ctrl" is how two-guide screens write a control cell.
+    present = set(labels) | {parts[0] for parts in map(genes_of, labels) if len(set(parts)) == 1}
+    if control in present:
+        return control
+    others = [name for name in CONTROL_LABELS if name in present]
+    if control in CONTROL_LABELS and len(others) == 1:
+        return others[0]
+    raise ValueError(
+        f"no cell is labelled {control!r}, so there are no control cells. The labels there are: "
+        f"{listed(sorted(labels))}. Pass the label of the control cells as control=."
+    )
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Join names for a message, cut after the first `most`: ``a, b, c and 12 more``.
+
+    Parameters
+    ----------
+    names
+        What to list.
+    most
+        How many to write out.
+
+    Returns
+    -------
+    str
+        The names with commas between them, ``none`` if there are none.
+    """
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return (", ".join(texts[:most]) or "none") + more

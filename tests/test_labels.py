@@ -1,0 +1,85 @@
+import re
+
+import pytest
+
+from distpert.labels import CONTROL_LABELS, canonical_label, genes_of, listed, resolve_control
+
+
+@pytest.mark.parametrize(
+    ("label", "canonical"),
+    [
+        ("KLF1", "KLF1"),
+        (" KLF1 ", "KLF1"),
+        ("KLF1+ctrl", "KLF1"),
+        ("ctrl+KLF1", "KLF1"),
+        ("KLF1+control", "KLF1"),
+        ("non-targeting+KLF1", "KLF1"),
+        ("KLF1+NT", "KLF1"),
+        ("ctrl+ctrl", "NT"),
+        ("NT+ctrl", "NT"),
+        ("NT", "NT"),
+        ("B+A", "A+B"),
+        ("A+B", "A+B"),
+        (" B + A ", "A+B"),
+        ("C+A+B", "A+B+C"),
+        ("A+", "A"),
+        ("+", "+"),
+        ("", ""),
+        ("ctrl", "ctrl"),  # a label of one part is left alone
+    ],
+)
+def test_canonical_label(label, canonical):
+    assert canonical_label(label, "NT") == canonical
+    assert canonical_label(canonical, "NT") == canonical
+
+
+def test_control_with_a_plus_sign_is_left_alone():
+    assert canonical_label("safe+NT", "safe+NT") == "safe+NT"
+
+
+def test_genes_of():
+    assert genes_of("KLF1") == ("KLF1",)
+    assert genes_of("A + B") == ("A", "B")
+    assert genes_of("") == ()
+
+
+@pytest.mark.parametrize("present", CONTROL_LABELS)
+@pytest.mark.parametrize("asked", CONTROL_LABELS)
+def test_one_usual_control_label_stands_for_another(asked, present):
+    assert resolve_control(asked, ["A", present]) == present
+
+
+def test_the_label_asked_for_comes_first():
+    assert resolve_control("control", ["A", "non-targeting", "control"]) == "control"
+    assert resolve_control("NT", ["A", "control", "NT"]) == "NT"
+
+
+def test_two_guide_control_counts():
+    assert resolve_control("control", ["A+ctrl", "ctrl+ctrl"]) == "ctrl"
+
+
+@pytest.mark.parametrize(
+    ("control", "labels"),
+    [
+        ("control", ["A", "B"]),
+        ("control", ["A", "ctrl", "non-targeting"]),  # which one?
+        ("NT", ["A", "control"]),  # asked for by name: no guessing
+        ("control", ["A+ctrl"]),
+    ],
+)
+def test_no_control_label(control, labels):
+    with pytest.raises(ValueError, match=f"labelled '{control}'.*labels there are: {re.escape(labels[0])}.*control="):
+        resolve_control(control, labels)
+
+
+def test_labels_in_the_error_are_cut():
+    labels = [f"G{i:02}" for i in range(22)]
+    with pytest.raises(ValueError, match=r"G00, .*G09 and 12 more"):
+        resolve_control("control", labels)
+
+
+def test_listed():
+    assert listed([]) == "none"
+    assert listed(["a", 2]) == "a, 2"
+    assert listed("abc", most=3) == "a, b, c"
+    assert listed("abcd", most=2) == "a, b and 2 more"
