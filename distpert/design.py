@@ -1,0 +1,66 @@
+"""From counted histograms and embeddings to the arrays that the model conditions on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.labels import genes_of
+
+if TYPE_CHECKING:
+    from distpert.histograms import Histograms
+
+# Cells' worth of the pooled histogram that each control histogram is shrunk towards. What a control sample of a few
+# hundred cells happens not to show in a bin would else count as impossible without a perturbation.
+PSEUDO_CELLS = 300.0
+# Cells' worth of a uniform histogram that the pooled one is shrunk towards: no bin is impossible.
+UNIFORM_CELLS = 1.0
+
+
+def control_histograms(counts: NDArray, n_cells: NDArray, context: NDArray, is_control: NDArray) -> NDArray[np.float64]:
+    """Smoothed control histograms (context, gene, bin), each row summing to one.
+
+    h_c = (n_c + A h̄) / (N_c + A), with n_c the counts of the context's N_c control cells, h̄ = (Σ n + u/B) / (Σ N + u)
+    the histogram of all cells and A, u = `PSEUDO_CELLS`, `UNIFORM_CELLS`.
+
+    Parameters
+    ----------
+    counts
+        (group, gene, bin).
+    n_cells, context, is_control
+        (group,) cells, index of the context, whether the cells are controls.
+    """
+    n_bins = counts.shape[-1]
+    pooled = (counts.sum(axis=0, dtype=np.float64) + UNIFORM_CELLS / n_bins) / (n_cells.sum() + UNIFORM_CELLS)
+    smoothed = []
+    for c in range(context.max() + 1):
+        chosen = is_control & (context == c)
+        seen = counts[chosen].sum(axis=0, dtype=np.float64)
+        smoothed.append((seen + PSEUDO_CELLS * pooled) / (n_cells[chosen].sum() + PSEUDO_CELLS))
+    return np.stack(smoothed)
+
+
+def on_target_tilts(control: NDArray) -> NDArray[np.float64]:
+    """Directions in which a perturbed gene's own histogram may shift: (context, gene, tilt, bin).
+
+    The rank of a bin in the control distribution, u_b = F(b−1) + F(b) − 1 between −1 and 1, and its square: in units of
+    the gene's own distribution, so that one tilt can be shared by all genes. A negative tilt along u lowers the gene.
+    """
+    rank = 2 * control.cumsum(axis=-1) - control - 1
+    return np.stack([rank, rank**2], axis=-2)
+
+
+def target_indices(perturbations: Sequence[str], genes: Sequence[str]) -> NDArray[np.int32]:
+    """Index of each perturbed gene among the measured ones: (perturbation, target), ``len(genes)`` if not measured."""
+    position = {gene: i for i, gene in enumerate(genes)}
+    targets = [[position.get(gene, len(genes)) for gene in dict.fromkeys(genes_of(p))] for p in perturbations]
+    width = max(map(len, targets), default=1)
+    return np.array([row + [len(genes)] * (width - len(row)) for row in targets], dtype=np.int32)
+
+
+def perturbed_groups(histograms: Histograms) -> NDArray[np.intp]:
+    """Positions of the groups that are not controls."""
+    return np.flatnonzero(histograms.dataset["perturbation"].to_numpy() != histograms.control)

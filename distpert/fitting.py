@@ -1,0 +1,246 @@
+"""The way in: `fit` a screen."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.design import control_histograms, on_target_tilts, target_indices
+from distpert.embeddings import Embeddings, as_embeddings
+from distpert.fitted import Fit
+from distpert.histograms import Histograms, count_histograms
+from distpert.inference import Optimisation, optimise
+from distpert.kernels import choose_kernel
+from distpert.labels import listed
+from distpert.model import Batch, Design, Priors
+from distpert.warm_start import factorise
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from anndata import AnnData
+
+    from distpert.embeddings import EmbeddingSource
+
+FEWEST_PERTURBATIONS = 3
+
+
+def fit(
+    adata: AnnData | Histograms,
+    embeddings: EmbeddingSource | Sequence[EmbeddingSource],
+    *,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    context_key: str | None = None,
+    layer: str | None = None,
+    gene_symbols: str | None = None,
+    n_bins: int = 15,
+    n_factors: int | None = None,
+    priors: Priors | None = None,
+    optimisation: Optimisation | None = None,
+    seed: int = 0,
+    progress_bar: bool = True,
+) -> Fit:
+    """Learn how perturbations change the distribution of every gene's expression.
+
+    Counts the cells of each perturbation in each bin of each gene, then fits a hierarchical Dirichlet-categorical
+    model to the counts: a perturbation has a latent response, partly told by its gene's embedding, that shifts
+    the logits of the control histograms of all genes.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes, log1p of counts per 10,000, one perturbation label a cell; or histograms that `count_histograms`
+        made, in which case the arguments from ``perturbation_key`` to ``n_bins`` do not apply.
+    embeddings
+        Gene embeddings: a DataFrame (genes × dims), a dict of vectors, the key of either in ``adata.uns``, or a
+        list of these, which are standardised one by one and concatenated. For a file, see `read_embeddings`.
+    perturbation_key, control
+        Column of ``adata.obs`` with the labels (``A``, ``A+B``), and the label of control cells.
+    context_key
+        Column of ``adata.obs`` with a context such as day, batch or cell line: each has its own control
+        histograms, the shift is shared.
+    layer
+        Layer to read instead of ``X``.
+    gene_symbols
+        Column of ``adata.var`` with gene symbols, where ``var_names`` are something else.
+    n_bins
+        Bins a gene.
+    n_factors
+        Factors of the latent response. By default one for each four perturbations, but no fewer than 2 and no more
+        than 20; at most one less than there are perturbations.
+    priors, optimisation
+        Scales of the priors and settings of the optimisation; by default those that did best on unseen perturbations
+        in cross-validation.
+    seed
+        The same seed gives the same fit.
+    progress_bar
+        Whether to show progress.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ValueError
+        If there are no control cells, values are NaN or negative, a context has no controls, genes or embeddings are
+        malformed, or fewer than 3 perturbations have an embedding.
+    KeyError
+        If a column, layer or key is unknown.
+
+    Warns
+    -----
+    UserWarning
+        For values that look like raw counts; for cells without a label; for perturbations of fewer than 2 cells; for
+        perturbed genes without an embedding, which stay in the training but tell nothing of others.
+
+    Notes
+    -----
+    The model, and what decided it, are in the documentation under "The model". It starts from [1]_.
+
+    References
+    ----------
+    .. [1] Ramakrishnan et al. (2025), arXiv:2507.02980.
+    """
+    started = time.perf_counter()
+    priors, optimisation = priors or Priors(), optimisation or Optimisation()
+    counted = isinstance(adata, Histograms)
+    embeddings = as_embeddings(embeddings, None if counted else adata)
+    if n_factors is not None and n_factors < 1:
+        raise ValueError(f"n_factors must be at least 1, not {n_factors}")
+    histograms = (
+        adata
+        if counted
+        else count_histograms(
+            adata,
+            perturbation_key=perturbation_key,
+            control=control,
+            context_key=context_key,
+            layer=layer,
+            gene_symbols=gene_symbols,
+            n_bins=n_bins,
+            progress_bar=progress_bar,
+        )
+    )
+    _check_perturbations(histograms, embeddings)
+
+    perturbations, contexts = histograms.perturbations, histograms.contexts
+    labels = histograms.dataset["perturbation"].to_numpy()
+    group_context = np.searchsorted(contexts, histograms.dataset["context"].to_numpy())
+    counts, n_cells = histograms.counts.to_numpy(), histograms.n_cells.to_numpy()
+    is_control = labels == histograms.control
+    control_histogram = control_histograms(counts, n_cells, group_context, is_control)
+
+    perturbed = np.flatnonzero(~is_control)
+    counts, n_cells, group_context = counts[perturbed], n_cells[perturbed], group_context[perturbed]
+    group_perturbation = np.searchsorted(perturbations, labels[perturbed])
+    n_factors = min(n_factors or min(max(len(perturbations) // 4, 2), 20), len(perturbations) - 1)
+    factors = factorise(counts, n_cells, group_perturbation, group_context, control_histogram, n_factors)
+    kernel, eigenvalues, eigenvectors, share = choose_kernel(embeddings, perturbations, factors.response)
+
+    tilts = on_target_tilts(control_histogram)
+    design = Design(
+        log_control=np.log(control_histogram).astype(np.float32),
+        eigenvalues=eigenvalues.astype(np.float32),
+        eigenvectors=eigenvectors.astype(np.float32),
+        tilts=tilts.astype(np.float32),
+        targets=target_indices(perturbations, histograms.genes),
+    )
+    n_tilts = tilts.shape[-2]
+    start = {
+        "common": factors.common.mean(axis=0),
+        "loading": factors.loading,
+        "explained_share": share,
+        "response": factors.response.T,
+        "tilt_mean": np.zeros(n_tilts),
+        "tilt_scale": np.ones(n_tilts),
+        "on_target": np.zeros((len(perturbations), n_tilts)),
+        "log_concentration": np.full(len(histograms.genes), priors.log_concentration[0]),
+    }
+    if len(contexts) > 1:
+        start["context_shift"] = factors.common - factors.common.mean(axis=0)
+    result = optimise(
+        design,
+        Batch(counts.astype(np.float32), n_cells.astype(np.int32), group_perturbation, group_context),
+        start,
+        n_factors=n_factors,
+        priors=priors,
+        settings=optimisation,
+        seed=seed,
+        progress_bar=progress_bar,
+    )
+    return Fit(
+        histograms=histograms,
+        embeddings=embeddings,
+        kernel=kernel,
+        parameters=_label_parameters(result.parameters, histograms, eigenvalues, eigenvectors),
+        loss=result.loss,
+        converged=result.converged,
+        settings={
+            # How to read other cells of the same screen.
+            "columns": {
+                "perturbation_key": perturbation_key,
+                "control": histograms.control,
+                "context_key": histograms.context_key,
+                "layer": layer,
+                "gene_symbols": gene_symbols,
+            },
+            "seed": seed,
+            "priors": priors._asdict(),
+            "optimisation": asdict(optimisation),
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_perturbations(histograms: Histograms, embeddings: Embeddings) -> None:
+    missing = embeddings.missing(histograms.perturbations)
+    usable = len(histograms.perturbations) - len(missing)
+    if usable < FEWEST_PERTURBATIONS:
+        genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))
+        raise ValueError(
+            f"{usable} of {len(histograms.perturbations)} training perturbations have an embedding; at least "
+            f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. Do the embeddings use the same symbols?"
+        )
+    if missing:
+        warnings.warn(
+            f"no embedding for {listed(missing)}: kept in training, but they tell nothing of other perturbations",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _label_parameters(
+    parameters: Mapping[str, NDArray], histograms: Histograms, eigenvalues: NDArray, eigenvectors: NDArray
+) -> xr.Dataset:
+    """Name the guide's parameters and their dimensions."""
+    import xarray as xr
+
+    common = parameters["common_value"] + parameters.get("context_shift_value", np.zeros((1, 1, 1), np.float32))
+    return xr.Dataset(
+        {
+            "common": (("context", "gene", "bin"), common),
+            "loading": (("factor", "gene", "bin"), parameters["loading_value"]),
+            "explained_share": ("factor", parameters["explained_share_value"]),
+            "response": (("perturbation", "factor"), parameters["response_mean"].T),
+            "response_scale": (("perturbation", "factor"), parameters["response_scale"].T),
+            "tilt_mean": ("tilt", parameters["tilt_mean_value"]),
+            "tilt_scale": ("tilt", parameters["tilt_scale_value"]),
+            "on_target": (("perturbation", "tilt"), parameters["on_target_mean"]),
+            "on_target_scale": (("perturbation", "tilt"), parameters["on_target_scale"]),
+            "log_concentration": ("gene", parameters["log_concentration_value"]),
+            "eigenvalues": ("eigen", eigenvalues),
+            "eigenvectors": (("perturbation", "eigen"), eigenvectors),
+        },
+        coords={
+            "gene": list(histograms.genes),
+            "perturbation": list(histograms.perturbations),
+            "context": list(histograms.contexts),
+        },
+    )

@@ -1,0 +1,165 @@
+"""Stochastic variational inference: one epoch, compiled once, run until it no longer pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import Array
+from numpy.typing import NDArray
+from numpyro.infer import SVI, TraceMeanField_ELBO
+
+from distpert.model import Batch, Design, Priors, guide, model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How the evidence lower bound is climbed.
+
+    Adam on minibatches of groups, with a step size that falls along a cosine from ``step_size`` to zero at the last
+    epoch: the ``max_epochs``-th, or where that would be fewer than ``min_steps`` minibatches, the one that completes
+    them. The run ends earlier when, over the last ``patience`` epochs, the loss fell by less than ``tolerance`` of
+    what it has fallen in all.
+
+    The default is short on purpose. Loadings are point estimates, so that a long climb fits them to the noise of the
+    training groups; responses of unseen perturbations then get worse while the bound still gains
+    (``validation/model_selection.py`` has the figures).
+    """
+
+    max_epochs: int = 25
+    min_steps: int = 120
+    batch_size: int = 64
+    step_size: float = 0.04
+    tolerance: float = 0.01
+    patience: int = 3
+
+
+class SviResult(NamedTuple):
+    """Outcome of `optimise`.
+
+    Attributes
+    ----------
+    parameters
+        Parameters of the guide, by name.
+    loss
+        (epoch,) negative evidence lower bound, in nats per cell and gene.
+    converged
+        Whether the stopping rule ended the run, rather than its last epoch.
+    """
+
+    parameters: dict[str, NDArray[np.float32]]
+    loss: NDArray[np.float64]
+    converged: bool
+
+
+class _Compiled(NamedTuple):
+    svi: SVI
+    init: Callable[..., Any]
+    epoch: Callable[..., tuple[Any, Array]]
+
+
+@lru_cache(maxsize=16)
+def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimisation) -> _Compiled:
+    """Jitted initialisation and epoch; kept, because ``SVI.run`` would compile anew for every fit."""
+    n_batches = -(-n_groups // settings.batch_size)
+    batch_size = -(-n_groups // n_batches)  # even batches: the last is short of at most n_batches - 1 groups
+    n_steps = n_epochs(n_groups, settings) * n_batches
+
+    def step_size(step: Array) -> Array:
+        return settings.step_size * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / n_steps, 1)))
+
+    def bound_model(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
+        model(design, batch, n_groups=n_groups, n_factors=n_factors, priors=priors)
+
+    def bound_guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
+        guide(design, batch, start=start)
+
+    # Minibatches make gradients noisy; the shorter memory of squares lets the step size follow.
+    adam = numpyro.optim.Adam(step_size, b2=0.99)
+    svi = SVI(bound_model, bound_guide, adam, TraceMeanField_ELBO())
+
+    def take(groups: Batch, chosen: Array) -> Batch:
+        return jax.tree.map(lambda array: array[chosen], groups)
+
+    def init(key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> Any:
+        return svi.init(key, design, take(groups, jnp.arange(batch_size)), start)
+
+    def epoch(state: Any, key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> tuple[Any, Array]:
+        order = jnp.resize(jax.random.permutation(key, n_groups), (n_batches, batch_size))
+
+        def step(state: Any, chosen: Array) -> tuple[Any, Array]:
+            return svi.update(state, design, take(groups, chosen), start)
+
+        state, losses = jax.lax.scan(step, state, order)
+        return state, losses.mean()
+
+    return _Compiled(svi, jax.jit(init), jax.jit(epoch))
+
+
+def optimise(
+    design: Design,
+    groups: Batch,
+    start: Mapping[str, NDArray],
+    *,
+    n_factors: int,
+    priors: Priors,
+    settings: Optimisation,
+    seed: int,
+    progress_bar: bool,
+) -> SviResult:
+    """Fit the guide to the groups, from given initial values.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss becomes NaN or infinite.
+    """
+    from tqdm.auto import tqdm
+
+    n_groups, n_genes = len(groups.perturbation), len(start["log_concentration"])
+    compiled = _compile(n_groups, n_factors, priors, settings)
+    observations = float(np.asarray(groups.n_cells).sum()) * n_genes
+    initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+    key, key_init = jax.random.split(jax.random.key(seed))
+    state = compiled.init(key_init, design, groups, initial)
+    losses: list[float] = []
+    converged = False
+    last = n_epochs(n_groups, settings)
+    with tqdm(total=last, desc="fitting", unit="epoch", disable=not progress_bar) as bar:
+        while len(losses) < last and not converged:
+            key, key_epoch = jax.random.split(key)
+            state, loss = compiled.epoch(state, key_epoch, design, groups, initial)
+            losses.append(float(loss) / observations)
+            if not np.isfinite(losses[-1]):
+                raise FloatingPointError(
+                    f"the loss became {losses[-1]} in epoch {len(losses)}; a smaller Optimisation(step_size=...) "
+                    f"than {settings.step_size} may help"
+                )
+            converged = has_converged(losses, settings)
+            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            bar.update()
+    parameters = {name: np.asarray(value) for name, value in compiled.svi.get_params(state).items()}
+    return SviResult(parameters, np.array(losses), converged)
+
+
+def n_epochs(n_groups: int, settings: Optimisation) -> int:
+    """Epochs at most."""
+    n_batches = -(-n_groups // settings.batch_size)
+    return max(settings.max_epochs, -(-settings.min_steps // n_batches))
+
+
+def has_converged(losses: list[float], settings: Optimisation) -> bool:
+    """Whether the last ``patience`` epochs brought less than ``tolerance`` of the whole fall of the loss.
+
+    The best loss so far stands for the current one, since losses of minibatches scatter.
+    """
+    if len(losses) <= 2 * settings.patience:
+        return False
+    before, now = min(losses[: -settings.patience]), min(losses)
+    return before - now < settings.tolerance * (losses[0] - now)
