@@ -1,0 +1,279 @@
+"""A fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.design import control_histograms, on_target_tilts, target_indices
+from distpert.embeddings import Embeddings, nearest_symbols
+from distpert.gaussian_process import predict_normal
+from distpert.histograms import Histograms
+from distpert.kernels import Kernel, kernel_between
+from distpert.labels import canonical_label, listed
+from distpert.prediction import Prediction
+
+if TYPE_CHECKING:
+    import os
+
+    import xarray as xr
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit:
+    """A fitted model; `fit` makes it, `load` reads it back.
+
+    Attributes
+    ----------
+    histograms : Histograms
+        The training counts.
+    embeddings : Embeddings
+        Of every gene that can be predicted.
+    kernel : Kernel
+        On embeddings of perturbations.
+    parameters : Dataset
+        Point estimates ``common`` (context, gene, bin), ``loading`` (factor, gene, bin), ``explained_share`` (factor),
+        ``tilt_mean`` and ``tilt_scale`` (tilt), ``log_concentration`` (gene); posterior means and standard deviations
+        ``response`` and ``response_scale`` (perturbation, factor), ``on_target`` and ``on_target_scale``
+        (perturbation, tilt); ``eigenvalues`` and ``eigenvectors`` of the kernel between training perturbations.
+    loss : ndarray, shape (epoch,)
+        Negative evidence lower bound, in nats per cell and gene.
+    converged : bool
+        Whether the stopping rule ended the fit before its last epoch.
+    settings : dict
+        Columns of the data, seed, priors and optimisation.
+    seconds : float
+        Wall time of the whole fit, counting and compilation included.
+    """
+
+    histograms: Histograms
+    embeddings: Embeddings
+    kernel: Kernel
+    parameters: xr.Dataset
+    loss: NDArray[np.float64]
+    converged: bool
+    settings: dict[str, Any]
+    seconds: float
+
+    def __repr__(self) -> str:
+        histograms, key = self.histograms, self.histograms.context_key
+        stopped = "by its stopping rule" if self.converged else "at the last epoch allowed"
+        rows = [
+            (
+                "training",
+                f"{len(self.perturbations):,} perturbations, {int(histograms.n_cells.sum()):,} cells",
+            ),
+            ("genes", f"{len(histograms.genes):,} in {histograms.n_bins} bins"),
+            ("contexts", f"{key}: {listed(self.contexts)}" if key else "none"),
+            ("embeddings", repr(self.embeddings).removeprefix("Embeddings: ")),
+            (
+                "response",
+                f"{self.parameters.sizes['factor']} factors, {self.explained_share:.0%} of their variance "
+                "explained by the embeddings",
+            ),
+            (
+                "loss",
+                f"{self.loss[0]:.4f} to {self.loss[-1]:.4f} nats per cell and gene, {len(self.loss)} epochs, "
+                f"ended {stopped}",
+            ),
+            ("time", f"{self.seconds:.1f} s"),
+        ]
+        if histograms.constant_genes:
+            rows.insert(2, ("constant genes", listed(histograms.constant_genes, 5)))
+        return "\n".join(["Fit", *(f"  {name:<15}{what}" for name, what in rows)])
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """Perturbations in training."""
+        return self.histograms.perturbations
+
+    @cached_property
+    def contexts(self) -> tuple[str, ...]:
+        """Contexts in training; ``("all",)`` where there is no context key."""
+        return self.histograms.contexts
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """Measured genes."""
+        return self.histograms.genes
+
+    @property
+    def explained_share(self) -> float:
+        """Share of the variance of latent responses that embeddings explain.
+
+        Factors count by the size of the shift they bring: the mean square of their loadings, weighted by the
+        probability of the bins.
+        """
+        probs = np.exp(self.log_control).mean(axis=0)
+        loading = self.parameters["loading"].to_numpy()
+        weight = (loading**2 * probs).sum(axis=(1, 2))
+        return float(np.average(self.parameters["explained_share"].to_numpy(), weights=weight))
+
+    @cached_property
+    def log_control(self) -> NDArray[np.float32]:
+        """Log of the smoothed control histograms (context, gene, bin)."""
+        return np.log(self._control_histograms).astype(np.float32)
+
+    @cached_property
+    def tilts(self) -> NDArray[np.float32]:
+        """Directions of the on-target shift (context, gene, tilt, bin)."""
+        return on_target_tilts(self._control_histograms).astype(np.float32)
+
+    @cached_property
+    def centers(self) -> NDArray[np.float32]:
+        """Bin centres (gene, bin)."""
+        return self.histograms.centers.to_numpy().astype(np.float32)
+
+    def targets(self, label: str) -> list[int]:
+        """Positions among the measured genes of those that a label perturbs."""
+        (row,) = target_indices([label], self.genes)
+        return [int(gene) for gene in row if gene < len(self.genes)]
+
+    def training_counts(self, label: str, context: str) -> NDArray[np.int32] | None:
+        """Give the counts (gene, bin) of a group, None if it was not in training."""
+        row = self._group_rows.get((label, context))
+        return None if row is None else self.histograms.dataset["counts"].to_numpy()[row]
+
+    def predict(
+        self,
+        perturbations: str | Sequence[str],
+        *,
+        context: str | Sequence[str] | None = None,
+        num_draws: int = 200,
+        seed: int = 0,
+        progress_bar: bool = True,
+    ) -> Prediction:
+        """Predict the distributions of all genes under some perturbations.
+
+        Parameters
+        ----------
+        perturbations
+            Labels ``A`` or ``A+B`` (in any order) whose genes have embeddings, whether in training or not. For one that
+            was in training, its own cells inform the prediction.
+        context
+            Context or contexts to predict for; by default all.
+        num_draws
+            Number of posterior draws.
+        seed
+            The same seed gives the same draws for a perturbation, whatever else is predicted with it.
+        progress_bar
+            Whether to show progress when something takes longer than two seconds.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        KeyError
+            If a gene has no embedding (names the nearest symbols that have one), or a context is unknown.
+        ValueError
+            If nothing is to be predicted, a label is named twice, or is that of the controls.
+        """
+        labels = self._check_labels([perturbations] if isinstance(perturbations, str) else list(perturbations))
+        contexts = self._check_contexts(context)
+        if num_draws < 1:
+            raise ValueError(f"num_draws must be at least 1, not {num_draws}")
+        response, response_scale, on_target, on_target_scale = self._posterior(labels)
+        normal = np.stack(
+            [
+                np.random.default_rng([seed, crc32(label.encode())]).standard_normal(
+                    (num_draws, response.shape[1] + on_target.shape[1])
+                )
+                for label in labels
+            ],
+            axis=1,
+        )
+        n_factors = response.shape[1]
+        return Prediction(
+            fit=self,
+            perturbations=tuple(labels),
+            contexts=contexts,
+            response=(response + response_scale * normal[..., :n_factors]).astype(np.float32),
+            on_target=(on_target + on_target_scale * normal[..., n_factors:]).astype(np.float32),
+            seed=seed,
+            progress_bar=progress_bar,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one netCDF file, which `load` reads back; predictions are then the same to the last bit.
+
+        Parameters
+        ----------
+        path
+            Where to write; a file that is there is replaced once the new one is complete.
+        """
+        from distpert.storage import save_fit
+
+        save_fit(self, path)
+
+    # ------------------------------------------------------------------------------------------------------- internals
+
+    @cached_property
+    def _control_histograms(self) -> NDArray[np.float64]:
+        dataset = self.histograms.dataset
+        return control_histograms(
+            dataset["counts"].to_numpy(),
+            dataset["n_cells"].to_numpy(),
+            np.searchsorted(self.contexts, dataset["context"].to_numpy()),
+            dataset["perturbation"].to_numpy() == self.histograms.control,
+        )
+
+    @cached_property
+    def _group_rows(self) -> dict[tuple[str, str], int]:
+        dataset = self.histograms.dataset
+        names = zip(dataset["perturbation"].to_numpy(), dataset["context"].to_numpy(), strict=True)
+        return {(str(label), str(context)): row for row, (label, context) in enumerate(names)}
+
+    def _posterior(self, labels: Sequence[str]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        """Means and standard deviations of the responses (label, factor) and tilts (label, tilt)."""
+        parameters = {name: array.to_numpy() for name, array in self.parameters.items()}
+        unseen = [i for i, label in enumerate(labels) if label not in self.perturbations]
+        rows = [self.perturbations.index(label) if label in self.perturbations else 0 for label in labels]
+        response, response_scale = parameters["response"][rows], parameters["response_scale"][rows]
+        on_target, on_target_scale = parameters["on_target"][rows], parameters["on_target_scale"][rows]
+        if unseen:
+            response[unseen], response_scale[unseen] = predict_normal(
+                parameters["explained_share"],
+                parameters["eigenvalues"],
+                parameters["eigenvectors"],
+                kernel_between([labels[i] for i in unseen], self.perturbations, self.embeddings, self.kernel),
+                parameters["response"],
+                parameters["response_scale"],
+            )
+            on_target[unseen], on_target_scale[unseen] = parameters["tilt_mean"], parameters["tilt_scale"]
+        return response, response_scale, on_target, on_target_scale
+
+    def _check_labels(self, given: list[str]) -> list[str]:
+        if not given:
+            raise ValueError("no perturbation to predict")
+        control = self.histograms.control
+        labels = [canonical_label(label, control) for label in given]
+        if control in labels:
+            raise ValueError(f"{control!r} labels the controls, whose histograms were observed: see Fit.log_control")
+        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"named more than once (the order of genes does not matter): {listed(repeated)}")
+        self.embeddings.of(
+            [label for label in labels if label not in self.perturbations]
+        )  # raises a KeyError that helps
+        return labels
+
+    def _check_contexts(self, context: str | Sequence[str] | None) -> tuple[str, ...]:
+        if context is None:
+            return self.contexts
+        chosen = [str(context)] if np.isscalar(context) else [str(name) for name in context]
+        if not self.histograms.context_key:
+            raise KeyError(f"the fit has no contexts, so none can be chosen: {listed(chosen)}; see fit(context_key=)")
+        if unknown := [name for name in chosen if name not in self.contexts]:
+            near = nearest_symbols(unknown[0], self.contexts)
+            raise KeyError(
+                f"no such {self.histograms.context_key}: {listed(unknown)}. There are {listed(self.contexts)}"
+                + (f"; nearest {near[0]}" if near else "")
+            )
+        return tuple(chosen)

@@ -1,0 +1,49 @@
+"""Mean, variance, skewness and kurtosis of a histogram, in closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MOMENTS = ("mean", "variance", "skewness", "kurtosis")
+
+
+def histogram_moments(probs: Any, centers: Any) -> tuple[Any, Any, Any, Any]:
+    r"""Moments of a distribution that puts probability p_b on bin centre x_b.
+
+    .. math::
+        \mu = \sum_b p_b x_b, \quad v = \sum_b p_b (x_b - \mu)^2, \quad
+        s = v^{-3/2} \sum_b p_b (x_b - \mu)^3, \quad
+        k = v^{-2} \sum_b p_b (x_b - \mu)^4 - 3
+
+    Parameters
+    ----------
+    probs
+        (..., bin) probabilities that sum to one; a numpy or jax array.
+    centers
+        (..., bin) bin centres, broadcast against ``probs``.
+
+    Returns
+    -------
+    tuple of four arrays
+        (...) mean, in the units of the centres; variance, in their square; skewness and excess kurtosis, without
+        unit. A distribution on one point has no shape: its skewness and kurtosis are given as 0.
+
+    References
+    ----------
+    Ramakrishnan et al. (2025), arXiv:2507.02980, use the same closed forms.
+    """
+    mean = (probs * centers).sum(-1)
+    deviation = centers - mean[..., None]
+    weighted = probs * deviation * deviation
+    variance = weighted.sum(-1)
+    # A standard deviation at the rounding level of the values is that of a point.
+    rounding = 8 * np.finfo(variance.dtype).eps * abs(centers).max(-1) + np.finfo(np.float32).tiny
+    is_point = variance <= rounding**2
+    # Dividing before the powers are taken keeps them within the range of single precision.
+    scaled = deviation / (variance + is_point)[..., None] ** 0.5
+    third = (probs * scaled**3).sum(-1)
+    fourth = (probs * scaled**4).sum(-1)
+    has_shape = 1 - is_point
+    return mean, variance, has_shape * third, has_shape * (fourth - 3)

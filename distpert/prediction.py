@@ -1,0 +1,364 @@
+"""Predicted distributions, their moments, and what cells drawn from them would show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distpert.draws import (
+    Block,
+    blocks,
+    expected_histograms,
+    map_blocks,
+    sample_histograms,
+    sample_replicates,
+    softmax,
+)
+from distpert.labels import listed
+from distpert.moments import MOMENTS, histogram_moments
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from anndata import AnnData
+
+    from distpert.fitted import Fit
+
+    CellNumbers: TypeAlias = int | Mapping[str, int] | ArrayLike | None
+
+_HISTOGRAM, _REPLICATE, _CELLS = range(3)  # purposes of a block's random numbers
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """Posterior of the distributions of all genes under some perturbations; made by `Fit.predict`.
+
+    Only draws of the latent responses are held. Histograms are made from them block by block when something is asked
+    for, on all cores, and the same each time.
+
+    Attributes
+    ----------
+    fit : Fit
+        The fitted model.
+    perturbations, contexts : tuple of str
+        What is predicted; every combination of the two.
+    response : ndarray, shape (draw, perturbation, factor), float32
+        Draws of the latent responses.
+    on_target : ndarray, shape (draw, perturbation, tilt), float32
+        Draws of the tilts of each perturbed gene's own histogram.
+    seed : int
+        All randomness follows from it.
+    progress_bar : bool
+        Whether to show one when something takes longer than two seconds.
+    """
+
+    fit: Fit
+    perturbations: tuple[str, ...]
+    contexts: tuple[str, ...]
+    response: NDArray[np.float32]
+    on_target: NDArray[np.float32]
+    seed: int
+    progress_bar: bool = field(default=True)
+
+    def __repr__(self) -> str:
+        seen = set(self.fit.perturbations).intersection(self.perturbations)
+        contexts = f" in contexts {', '.join(self.contexts)}" if self._has_contexts else ""
+        return (
+            f"Prediction: {len(self.perturbations)} perturbations ({len(seen)} of them in training) × "
+            f"{len(self.genes)} genes, {self.num_draws} draws{contexts}"
+        )
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """Genes whose distributions are predicted."""
+        return self.fit.histograms.genes
+
+    @property
+    def num_draws(self) -> int:
+        """Number of posterior draws."""
+        return len(self.response)
+
+    def histogram(self, loss: Literal["log", "wasserstein"] = "log") -> xr.DataArray:
+        """Give the one histogram that is best for a loss.
+
+        Parameters
+        ----------
+        loss
+            ``"log"`` gives the posterior mean of the bin probabilities, best for the log score and for the CRPS and
+            Cramér distance; ``"wasserstein"`` the pointwise posterior median of the CDF, best for Wasserstein-1.
+
+        Returns
+        -------
+        DataArray
+            (perturbation, [context,] gene, bin) probabilities that sum to one; coordinates ``bin_left`` and
+            ``bin_right`` (gene, bin).
+
+        Raises
+        ------
+        ValueError
+            If the loss is another.
+        """
+        if loss not in ("log", "wasserstein"):
+            raise ValueError(f"loss must be 'log' or 'wasserstein', not {loss!r}")
+
+        def posterior_mean(block: Block) -> NDArray:
+            return expected_histograms(*self._dirichlet(block)).mean(axis=0)
+
+        def median_cdf(block: Block) -> NDArray:
+            cdf = np.median(self._draw(block).cumsum(axis=-1), axis=0)
+            return np.diff(cdf / cdf[..., -1:], axis=-1, prepend=0)
+
+        function = posterior_mean if loss == "log" else median_cdf
+        bins = self.fit.histograms.n_bins
+        values = self._collect(function, (bins,))
+        return self._labelled(values, ("bin",)).assign_coords(
+            self.fit.histograms.dataset[["bin_left", "bin_right"]].coords
+        )
+
+    def moments(self, *, n_cells: CellNumbers = None) -> xr.Dataset:
+        """Posterior draws of the moments of each distribution.
+
+        Parameters
+        ----------
+        n_cells
+            If given, the moments that this many cells drawn from each distribution would show: the predictive
+            distribution for an experiment of that size. A number, a mapping with one for each perturbation, or an array
+            (perturbation, [context]).
+
+        Returns
+        -------
+        Dataset
+            ``mean``, ``variance``, ``skewness``, ``kurtosis`` (excess), each (draw, perturbation, [context,] gene),
+            float32.
+        """
+        import xarray as xr
+
+        cells = self._cells(n_cells)
+        values = self._collect(lambda block: np.stack(self._moments(block, cells), axis=-1), (4,), draws=True)
+        return xr.Dataset({name: self._labelled(values[..., i], (), draws=True) for i, name in enumerate(MOMENTS)})
+
+    def summary(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.Dataset:
+        """Posterior median and central credible interval of each moment.
+
+        Parameters
+        ----------
+        ci_prob
+            Probability that the interval holds.
+        n_cells
+            As in `moments`: with it, the interval is that in which the moments of so many cells should lie.
+
+        Returns
+        -------
+        Dataset
+            ``mean``, ``variance``, ``skewness``, ``kurtosis`` (excess), each (statistic, perturbation, [context,]
+            gene), with ``statistic`` one of ``median``, ``lower``, ``upper``. Draws are made and forgotten block by
+            block.
+
+        Raises
+        ------
+        ValueError
+            If ``ci_prob`` is not between 0 and 1.
+        """
+        import xarray as xr
+
+        if not 0 < ci_prob < 1:
+            raise ValueError(f"ci_prob must lie between 0 and 1, not {ci_prob}")
+        levels = [0.5, (1 - ci_prob) / 2, (1 + ci_prob) / 2]
+        cells = self._cells(n_cells)
+
+        def quantiles(block: Block) -> NDArray:
+            draws = np.stack(self._moments(block, cells))  # (moment, draw, gene)
+            return np.moveaxis(np.quantile(draws, levels, axis=1), (0, 2), (-1, 0))  # (gene, moment, level)
+
+        values = self._collect(quantiles, (4, 3))
+        summary = xr.Dataset(
+            {name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(MOMENTS)}
+        )
+        summary = summary.transpose("statistic", ...)
+        return summary.assign_coords(statistic=["median", "lower", "upper"]).assign_attrs(ci_prob=ci_prob)
+
+    def log_likelihood(self, counts: xr.DataArray) -> xr.DataArray:
+        """Log-probability of observed cells under each posterior draw.
+
+        Parameters
+        ----------
+        counts
+            (perturbation, [context,] gene, bin), as `to_datatree` has them in ``observed_data``.
+
+        Returns
+        -------
+        DataArray
+            (draw, perturbation, [context,] gene) in nats, of all cells of a group, with the histogram's own variation
+            (the Dirichlet) integrated out.
+        """
+        import jax
+
+        from distpert.likelihood import dirichlet_categorical_log_prob
+
+        log_prob = jax.jit(dirichlet_categorical_log_prob)
+        log_concentration = self.fit.parameters["log_concentration"].to_numpy()
+        observed = counts.to_numpy().reshape(len(self.perturbations), len(self.contexts), *counts.shape[-2:])
+
+        def of_block(block: Block) -> NDArray:
+            logits = np.log(np.maximum(self._probs(block), np.finfo(np.float32).tiny))
+            seen = observed[block.perturbation, block.context, block.genes].astype(np.float32)
+            return np.asarray(log_prob(logits, log_concentration[block.genes], seen))
+
+        return self._labelled(self._collect(of_block, (), draws=True), (), draws=True)
+
+    def sample_cells(self, n_cells: int = 500, *, seed: int = 0) -> AnnData:
+        """Draw synthetic cells.
+
+        Each cell is drawn from a posterior draw of its own, so that cells differ both as cells do and as the posterior
+        is unsure. The model has the distribution of each gene, not how genes vary together from cell to cell: within
+        a cell, genes are independent given the draw.
+
+        Parameters
+        ----------
+        n_cells
+            Cells for each perturbation and context.
+        seed
+            Of the cells; the draws themselves follow from the seed of the prediction.
+
+        Returns
+        -------
+        AnnData
+            Cells × genes, ``X`` the centre of the drawn bin in the units of the training data; ``obs`` has
+            ``perturbation`` and, where there is one, the context under its key.
+        """
+        import anndata
+        import pandas as pd
+
+        centers = self.fit.centers
+
+        def cells(block: Block) -> NDArray:
+            rng = self._generator(block, _CELLS + seed)
+            cdf = self._draw(block).cumsum(axis=-1)
+            chosen = cdf[rng.integers(self.num_draws, size=n_cells)]
+            level = rng.random((*chosen.shape[:-1], 1), dtype=np.float32) * chosen[..., -1:]
+            drawn = (level > chosen[..., :-1]).sum(axis=-1)  # (cell, gene)
+            return np.take_along_axis(centers[block.genes].T, drawn, axis=0).T
+
+        values = self._collect(cells, (n_cells,))  # (perturbation, context, gene, cell)
+        matrix = np.moveaxis(values, -1, -2).reshape(-1, len(self.genes))
+        repeats = len(self.contexts) * n_cells
+        obs = pd.DataFrame({"perturbation": pd.Categorical(np.repeat(self.perturbations, repeats))})
+        if self._has_contexts:
+            context = np.tile(np.repeat(self.contexts, n_cells), len(self.perturbations))
+            obs[self.fit.histograms.context_key] = pd.Categorical(context)
+        obs.index = [f"synthetic{i}" for i in range(len(obs))]
+        return anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=list(self.genes)))
+
+    def to_datatree(self, adata: AnnData | None = None) -> xr.DataTree:
+        """Lay out the posterior as ArviZ does.
+
+        Parameters
+        ----------
+        adata
+            Cells of the predicted perturbations, read with the keys that the fit was given. With it come the groups
+            ``observed_data`` and ``log_likelihood``.
+
+        Returns
+        -------
+        DataTree
+            ``posterior``: ``response`` (chain, draw, perturbation, factor), ``on_target``, ``explained_share``,
+            ``concentration``; ``posterior_predictive``: moments (chain, draw, perturbation, [context,] gene) of the
+            distributions, or with ``adata`` of as many cells as were observed; ``constant_data``: bin edges. And with
+            ``adata`` also ``observed_data``: ``counts`` and the moments of the cells; ``n_cells`` in
+            ``constant_data``; ``log_likelihood``: ``counts`` (chain, draw, perturbation, [context,] gene), that of all
+            the cells of a perturbation, in nats.
+
+        Raises
+        ------
+        ValueError
+            If ``adata`` has no cells of a predicted perturbation.
+        """
+        from distpert.datatree import build_datatree
+
+        return build_datatree(self, adata)
+
+    # ------------------------------------------------------------------ from draws of responses to draws of histograms
+
+    @property
+    def _has_contexts(self) -> bool:
+        return bool(self.fit.histograms.context_key)
+
+    def _generator(self, block: Block, purpose: int) -> np.random.Generator:
+        label, context = self.perturbations[block.perturbation], self.contexts[block.context]
+        return block.generator(self.seed, label, context, purpose)
+
+    def _probs(self, block: Block) -> NDArray[np.float32]:
+        """Probabilities π (draw, gene, bin): the model's story with the drawn responses."""
+        fit, label = self.fit, self.perturbations[block.perturbation]
+        p, genes = block.perturbation, block.genes
+        context = fit.contexts.index(self.contexts[block.context])
+        loading = fit.parameters["loading"].to_numpy()[:, genes]
+        base = fit.log_control[context, genes] + fit.parameters["common"].to_numpy()[context, genes]
+        logits = np.tensordot(self.response[:, p], loading, axes=1) + base
+        for gene in fit.targets(label):
+            if genes.start <= gene < genes.stop:
+                logits[:, gene - genes.start] += self.on_target[:, p] @ fit.tilts[context, gene]
+        return softmax(logits)
+
+    def _dirichlet(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray | None]:
+        """Give what histograms are drawn from: π, κ, and the group's own cells if it was in training."""
+        label, context = self.perturbations[block.perturbation], self.contexts[block.context]
+        concentration = np.exp(self.fit.parameters["log_concentration"].to_numpy()[block.genes])
+        counts = self.fit.training_counts(label, context)
+        return self._probs(block), concentration, None if counts is None else counts[block.genes]
+
+    def _draw(self, block: Block) -> NDArray[np.float32]:
+        """Histograms h (draw, gene, bin)."""
+        return sample_histograms(self._generator(block, _HISTOGRAM), *self._dirichlet(block))
+
+    def _moments(self, block: Block, n_cells: NDArray[np.int64] | None) -> tuple[NDArray, ...]:
+        """Moments (draw, gene), of the distributions or of replicates of so many cells."""
+        histograms = self._draw(block)
+        if n_cells is not None:
+            cells = int(n_cells[block.perturbation, block.context])
+            histograms = sample_replicates(self._generator(block, _REPLICATE), histograms, cells)
+        return histogram_moments(histograms, self.fit.centers[block.genes])
+
+    def _cells(self, n_cells: CellNumbers) -> NDArray[np.int64] | None:
+        """Numbers of cells (perturbation, context)."""
+        if n_cells is None:
+            return None
+        if isinstance(n_cells, Mapping):
+            if missing := [p for p in self.perturbations if p not in n_cells]:
+                raise KeyError(f"n_cells has no number for {listed(missing)}")
+            n_cells = np.array([n_cells[p] for p in self.perturbations])[:, None]
+        elif np.ndim(n_cells):
+            n_cells = np.asarray(n_cells).reshape(len(self.perturbations), -1)
+        given = np.broadcast_to(n_cells, (len(self.perturbations), len(self.contexts)))
+        if not (given >= 1).all():
+            raise ValueError(f"n_cells must be at least 1, but the smallest is {given.min()}")
+        return given.astype(np.int64)
+
+    def _collect(
+        self, function: Callable[[Block], NDArray], tail: tuple[int, ...], *, draws: bool = False
+    ) -> NDArray[np.float32]:
+        """Results (gene, …) or (draw, gene, …) of all blocks as one array ([draw,] perturbation, context, gene, …)."""
+        shape = (len(self.perturbations), len(self.contexts), len(self.genes), *tail)
+        out = np.empty((self.num_draws, *shape) if draws else shape, np.float32)
+        lead = (slice(None),) if draws else ()
+        for block, values in map_blocks(function, blocks(*shape[:3]), progress_bar=self.progress_bar):
+            out[(*lead, block.perturbation, block.context, block.genes)] = values
+        return out
+
+    def _labelled(self, values: NDArray, tail: tuple[str, ...], *, draws: bool = False) -> xr.DataArray:
+        """Name the dimensions of what `_collect` returns; no context dimension where the fit has none."""
+        import xarray as xr
+
+        dims = (*(["draw"] if draws else []), "perturbation", "context", "gene", *tail)
+        coords: dict[str, Any] = {
+            "perturbation": list(self.perturbations),
+            "context": list(self.contexts),
+            "gene": list(self.genes),
+        }
+        if draws:
+            coords["draw"] = np.arange(self.num_draws)
+        array = xr.DataArray(values, dims=dims, coords=coords)
+        return array if self._has_contexts else array.isel(context=0, drop=True)
