@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distpert import datasets
+    from distpert import datasets, plots, scores
     from distpert.embedding_files import read_embeddings
     from distpert.embeddings import Embeddings
     from distpert.fitted import Fit
@@ -37,9 +37,13 @@ __all__ = [
     "fit",
     "load",
     "load_histograms",
+    "plots",
     "read_embeddings",
+    "scores",
     "simulate",
 ]
+
+_SUBMODULES = ("datasets", "plots", "scores")
 
 # No public function may have the name of a module of this package: importing the module would replace it.
 _MODULE = {
@@ -65,8 +69,8 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         value = version("distpert")
-    elif name == "datasets":
-        value = import_module("distpert.datasets")
+    elif name in _SUBMODULES:
+        value = import_module(f"distpert.{name}")
     elif name in _MODULE:
         value = getattr(import_module(_MODULE[name]), name)
     else:

@@ -17,6 +17,7 @@ from distpert.gaussian_process import predict_normal
 from distpert.histograms import Histograms
 from distpert.kernels import Kernel, kernel_between
 from distpert.labels import canonical_label, listed
+from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Fit:
             ("embeddings", repr(self.embeddings).removeprefix("Embeddings: ")),
             (
                 "response",
-                f"{self.parameters.sizes['factor']} factors, {self.explained_share:.0%} of their variance "
-                "explained by the embeddings",
+                f"{self.parameters.sizes['factor']} factors; of their variance {self.explained_share:.0%} follows the "
+                f"embedding, {self.predictable_share:.0%} can be told for a perturbation left out",
             ),
             (
                 "loss",
@@ -105,20 +106,41 @@ class Fit:
 
     @property
     def explained_share(self) -> float:
-        """Share of the variance of latent responses that embeddings explain.
+        """Share of the variance of latent responses that follows the embedding, ρ in the model.
 
         Factors count by the size of the shift they bring: the mean square of their loadings, weighted by the
-        probability of the bins.
+        probability of the bins. A kernel of short range can follow nearly all the variance and still tell little of a
+        gene that is far from all others: see `predictable_share`.
         """
-        probs = np.exp(self.log_control).mean(axis=0)
-        loading = self.parameters["loading"].to_numpy()
-        weight = (loading**2 * probs).sum(axis=(1, 2))
-        return float(np.average(self.parameters["explained_share"].to_numpy(), weights=weight))
+        return float(self._factor_weight @ self.parameters["explained_share"].to_numpy())
+
+    @property
+    def predictable_share(self) -> float:
+        """Share of the variance of latent responses that the other perturbations tell of one left out.
+
+        One minus the variance of a response given all others, 1 / (C⁻¹)_pp with C = ρ K + (1 − ρ) I (Rasmussen &
+        Williams 2006, eq. 5.12), averaged over training perturbations; factors weighted as in `explained_share`.
+        """
+        share = self.parameters["explained_share"].to_numpy()
+        spectrum = share[:, None] * self.parameters["eigenvalues"].to_numpy() + 1 - share[:, None]
+        precision = (1 / spectrum) @ self.parameters["eigenvectors"].to_numpy().T ** 2
+        return float(self._factor_weight @ (1 - (1 / precision).mean(axis=1)))
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
         """Log of the smoothed control histograms (context, gene, bin)."""
         return np.log(self._control_histograms).astype(np.float32)
+
+    def control_moments(self) -> xr.Dataset:
+        """Mean, variance, skewness and excess kurtosis of the smoothed control histograms ([context,] gene)."""
+        import xarray as xr
+
+        values = histogram_moments(self._control_histograms, self.centers.astype(np.float64))
+        moments = xr.Dataset(
+            {name: (("context", "gene"), value) for name, value in zip(MOMENTS, values, strict=True)},
+            coords={"context": list(self.contexts), "gene": list(self.genes)},
+        )
+        return moments if self.histograms.context_key else moments.isel(context=0, drop=True)
 
     @cached_property
     def tilts(self) -> NDArray[np.float32]:
@@ -214,6 +236,13 @@ class Fit:
         save_fit(self, path)
 
     # ------------------------------------------------------------------------------------------------------- internals
+
+    @property
+    def _factor_weight(self) -> NDArray[np.float64]:
+        """How much of all shifts each factor brings (factor,), summing to one."""
+        loading = self.parameters["loading"].to_numpy().astype(np.float64)
+        weight = (loading**2 * np.exp(self.log_control).mean(axis=0)).sum(axis=(1, 2))
+        return weight / weight.sum()
 
     @cached_property
     def _control_histograms(self) -> NDArray[np.float64]:

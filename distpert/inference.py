@@ -131,7 +131,7 @@ def optimise(
     losses: list[float] = []
     converged = False
     last = n_epochs(n_groups, settings)
-    with tqdm(total=last, desc="fitting", unit="epoch", disable=not progress_bar) as bar:
+    with tqdm(total=last, desc="compiling", unit="epoch", disable=not progress_bar) as bar:
         while len(losses) < last and not converged:
             key, key_epoch = jax.random.split(key)
             state, loss = compiled.epoch(state, key_epoch, design, groups, initial)
@@ -142,6 +142,7 @@ def optimise(
                     f"than {settings.step_size} may help"
                 )
             converged = has_converged(losses, settings)
+            bar.set_description("fitting", refresh=False)
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
             bar.update()
     parameters = {name: np.asarray(value) for name, value in compiled.svi.get_params(state).items()}

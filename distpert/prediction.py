@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     CellNumbers: TypeAlias = int | Mapping[str, int] | ArrayLike | None
 
 _HISTOGRAM, _REPLICATE, _CELLS = range(3)  # purposes of a block's random numbers
+_STATISTICS = ("median", "lower", "upper")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,6 +119,37 @@ class Prediction:
             self.fit.histograms.dataset[["bin_left", "bin_right"]].coords
         )
 
+    def histogram_interval(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.DataArray:
+        """Posterior median and central credible interval of each bin's probability.
+
+        Parameters
+        ----------
+        ci_prob
+            Probability that the interval holds, bin by bin.
+        n_cells
+            As in `moments`: with it, the interval is that of the share of so many cells that a bin would hold.
+
+        Returns
+        -------
+        DataArray
+            (statistic, perturbation, [context,] gene, bin), with ``statistic`` one of ``median``, ``lower``,
+            ``upper``. Medians of bins need not sum to one; `histogram` gives probabilities that do.
+
+        Raises
+        ------
+        ValueError
+            If ``ci_prob`` is not between 0 and 1.
+        """
+        levels, cells = _levels(ci_prob), self._cells(n_cells)
+
+        def quantiles(block: Block) -> NDArray:
+            return np.moveaxis(np.quantile(self._draw(block, cells), levels, axis=0), 0, -1)
+
+        values = self._collect(quantiles, (self.fit.histograms.n_bins, 3))
+        array = self._labelled(values, ("bin", "statistic")).transpose("statistic", ...)
+        array = array.assign_coords(statistic=list(_STATISTICS)).assign_attrs(ci_prob=ci_prob)
+        return array.assign_coords(self.fit.histograms.dataset[["bin_left", "bin_right"]].coords)
+
     def moments(self, *, n_cells: CellNumbers = None) -> xr.Dataset:
         """Posterior draws of the moments of each distribution.
 
@@ -164,9 +196,7 @@ class Prediction:
         """
         import xarray as xr
 
-        if not 0 < ci_prob < 1:
-            raise ValueError(f"ci_prob must lie between 0 and 1, not {ci_prob}")
-        levels = [0.5, (1 - ci_prob) / 2, (1 + ci_prob) / 2]
+        levels = _levels(ci_prob)
         cells = self._cells(n_cells)
 
         def quantiles(block: Block) -> NDArray:
@@ -178,7 +208,7 @@ class Prediction:
             {name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(MOMENTS)}
         )
         summary = summary.transpose("statistic", ...)
-        return summary.assign_coords(statistic=["median", "lower", "upper"]).assign_attrs(ci_prob=ci_prob)
+        return summary.assign_coords(statistic=list(_STATISTICS)).assign_attrs(ci_prob=ci_prob)
 
     def log_likelihood(self, counts: xr.DataArray) -> xr.DataArray:
         """Log-probability of observed cells under each posterior draw.
@@ -310,17 +340,17 @@ class Prediction:
         counts = self.fit.training_counts(label, context)
         return self._probs(block), concentration, None if counts is None else counts[block.genes]
 
-    def _draw(self, block: Block) -> NDArray[np.float32]:
-        """Histograms h (draw, gene, bin)."""
-        return sample_histograms(self._generator(block, _HISTOGRAM), *self._dirichlet(block))
+    def _draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Draw histograms h (draw, gene, bin), or those of so many cells."""
+        histograms = sample_histograms(self._generator(block, _HISTOGRAM), *self._dirichlet(block))
+        if n_cells is None:
+            return histograms
+        cells = int(n_cells[block.perturbation, block.context])
+        return sample_replicates(self._generator(block, _REPLICATE), histograms, cells)
 
     def _moments(self, block: Block, n_cells: NDArray[np.int64] | None) -> tuple[NDArray, ...]:
         """Moments (draw, gene), of the distributions or of replicates of so many cells."""
-        histograms = self._draw(block)
-        if n_cells is not None:
-            cells = int(n_cells[block.perturbation, block.context])
-            histograms = sample_replicates(self._generator(block, _REPLICATE), histograms, cells)
-        return histogram_moments(histograms, self.fit.centers[block.genes])
+        return histogram_moments(self._draw(block, n_cells), self.fit.centers[block.genes])
 
     def _cells(self, n_cells: CellNumbers) -> NDArray[np.int64] | None:
         """Numbers of cells (perturbation, context)."""
@@ -362,3 +392,10 @@ class Prediction:
             coords["draw"] = np.arange(self.num_draws)
         array = xr.DataArray(values, dims=dims, coords=coords)
         return array if self._has_contexts else array.isel(context=0, drop=True)
+
+
+def _levels(ci_prob: float) -> list[float]:
+    """Quantile levels of `_STATISTICS`."""
+    if not 0 < ci_prob < 1:
+        raise ValueError(f"ci_prob must lie between 0 and 1, not {ci_prob}")
+    return [0.5, (1 - ci_prob) / 2, (1 + ci_prob) / 2]

@@ -148,6 +148,10 @@ def simulate(
         ]:
             drawn_bin = (rng.random((n, n_genes, 1)) > truth.cumsum(axis=-1)[:, :-1]).sum(axis=-1)
             values.append(np.take_along_axis(centers.T, drawn_bin, axis=0))
+            if (
+                label == "control"
+            ):  # so that the range of each gene, and with it the counted bins, are those of the truth
+                values[-1][:2] = centers.T[[0, -1]]
             labels += [label] * n
             where += [context] * n
     obs = pd.DataFrame({"perturbation": pd.Categorical(labels)}, index=[f"cell{i}" for i in range(len(labels))])

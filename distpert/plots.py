@@ -1,0 +1,102 @@
+"""Plots of predicted distributions: an Axes in, the same Axes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distpert.datatree import observed_counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+    from distpert.histograms import Histograms
+    from distpert.prediction import Prediction
+
+# Distinguishable without colour vision (Okabe & Ito 2008), and by line and mark.
+CONTROL, PREDICTED, OBSERVED = "#555555", "#0072B2", "#D55E00"
+
+
+def plot_histogram(
+    prediction: Prediction,
+    perturbation: str,
+    gene: str,
+    *,
+    context: str | None = None,
+    observed: AnnData | Histograms | None = None,
+    ci_prob: float = 0.9,
+    ax: Axes | None = None,
+) -> Axes:
+    """Plot the predicted histogram of a gene under a perturbation, with the control's and the observed one.
+
+    Parameters
+    ----------
+    prediction
+        What was predicted.
+    perturbation, gene
+        Which of the perturbations and genes.
+    context
+        Which of the contexts; may be left out if there is one.
+    observed
+        Cells, or counted histograms in the bins of the fit, to show beside. The band is then the predictive interval
+        for as many cells.
+    ci_prob
+        Probability of the band, bin by bin.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Bin probability against expression. Bins that hold nothing anywhere are left out of the lines.
+
+    Raises
+    ------
+    KeyError
+        If the perturbation, gene or context is none of those predicted.
+    """
+    import matplotlib.pyplot as plt
+
+    for name, known, what in [
+        (perturbation, prediction.perturbations, "perturbations"),
+        (gene, prediction.genes, "genes"),
+        (prediction.contexts[0] if context is None else context, prediction.contexts, "contexts"),
+    ]:
+        if name not in known:
+            raise KeyError(f"{name!r} is none of the {what} predicted")
+    if context is None and len(prediction.contexts) > 1:
+        raise KeyError(f"say which context to plot: {', '.join(prediction.contexts)}")
+    fit = prediction.fit
+    context = prediction.contexts[0] if context is None else context
+    one = fit.predict(
+        [perturbation],
+        context=context if fit.histograms.context_key else None,
+        num_draws=prediction.num_draws,
+        seed=prediction.seed,
+        progress_bar=False,
+    )
+    counts = None if observed is None else observed_counts(one, observed).sel(gene=gene).to_numpy().reshape(-1)
+    n_cells = None if counts is None else int(counts.sum())
+    interval = one.histogram_interval(ci_prob, n_cells=n_cells).sel(gene=gene)
+    lower, upper = (interval.sel(statistic=name).to_numpy().reshape(-1) for name in ("lower", "upper"))
+    predicted = one.histogram().sel(gene=gene).to_numpy().reshape(-1)
+    position = fit.genes.index(gene)
+    control = np.exp(fit.log_control[fit.contexts.index(context), position])
+    x = fit.centers[position]
+    # Values that come from few counts leave bins that nothing ever fills; a line through their zeros would be a comb.
+    shown = fit.histograms.counts.to_numpy()[:, position].sum(axis=0) > 0
+    if counts is not None:
+        shown |= counts > 0
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4, 3), layout="constrained")
+    band = "of probability" if counts is None else f"for {n_cells} cells"
+    ax.fill_between(x[shown], lower[shown], upper[shown], color=PREDICTED, alpha=0.25, lw=0)
+    ax.plot(x[shown], control[shown], color=CONTROL, ls="--", lw=1.2, label="control")
+    ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted, {ci_prob:.0%} band {band}")
+    if counts is not None:
+        ax.plot(x[shown], counts[shown] / n_cells, "o", color=OBSERVED, ms=4, label=f"observed ({n_cells} cells)")
+    ax.set(xlabel="log1p expression", ylabel="share of cells", title=gene, ylim=(0, None))
+    return ax
