@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from distpert.design import control_histograms, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
-from distpert.histograms import Histograms, count_histograms
+from distpert.histograms import Histograms, count_screen
 from distpert.inference import Optimisation, optimise
 from distpert.kernels import choose_kernel
 from distpert.labels import listed
 from distpert.model import Batch, Design, Priors
+from distpert.screen import read_screen
 from distpert.warm_start import factorise
 
 if TYPE_CHECKING:
@@ -114,21 +115,20 @@ def fit(
     embeddings = as_embeddings(embeddings, None if counted else adata)
     if n_factors is not None and n_factors < 1:
         raise ValueError(f"n_factors must be at least 1, not {n_factors}")
-    histograms = (
-        adata
-        if counted
-        else count_histograms(
+    if counted:
+        histograms = adata
+        _check_perturbations(histograms.perturbations, embeddings)
+    else:
+        screen = read_screen(
             adata,
             perturbation_key=perturbation_key,
             control=control,
             context_key=context_key,
             layer=layer,
             gene_symbols=gene_symbols,
-            n_bins=n_bins,
-            progress_bar=progress_bar,
         )
-    )
-    _check_perturbations(histograms, embeddings)
+        _check_perturbations(sorted(set(screen.perturbation) - {"", screen.control}), embeddings)
+        histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
 
     perturbations, contexts = histograms.perturbations, histograms.contexts
     labels = histograms.dataset["perturbation"].to_numpy()
@@ -199,13 +199,13 @@ def fit(
     )
 
 
-def _check_perturbations(histograms: Histograms, embeddings: Embeddings) -> None:
-    missing = embeddings.missing(histograms.perturbations)
-    usable = len(histograms.perturbations) - len(missing)
+def _check_perturbations(perturbations: Sequence[str], embeddings: Embeddings) -> None:
+    missing = embeddings.missing(perturbations)
+    usable = len(perturbations) - len(missing)
     if usable < FEWEST_PERTURBATIONS:
         genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))
         raise ValueError(
-            f"{usable} of {len(histograms.perturbations)} training perturbations have an embedding; at least "
+            f"{usable} of {len(perturbations)} training perturbations have an embedding; at least "
             f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. Do the embeddings use the same symbols?"
         )
     if missing:

@@ -243,8 +243,6 @@ def count_histograms(
     ----------
     .. [1] Ramakrishnan et al. 2025, arXiv:2507.02980.
     """
-    if bins is None and operator.index(n_bins) < 2:
-        raise ValueError(f"n_bins must be at least 2, got {n_bins}")
     given = bins.dataset if isinstance(bins, Histograms) else bins
     screen = read_screen(
         adata,
@@ -255,25 +253,34 @@ def count_histograms(
         gene_symbols=gene_symbols,
         fallback_control=None if given is None else given.attrs["control"],
     )
+    return count_screen(screen, n_bins=n_bins, bins=given, progress_bar=progress_bar)
+
+
+def count_screen(
+    screen: Screen, *, n_bins: int = 15, bins: xr.Dataset | None = None, progress_bar: bool = False
+) -> Histograms:
+    """Count a screen that has been read and checked; see `count_histograms`."""
+    if bins is None and operator.index(n_bins) < 2:
+        raise ValueError(f"n_bins must be at least 2, got {n_bins}")
     groups = group_cells(screen)
     single = groups.with_one_cell()
     if single:
-        warnings.warn(f"perturbations with fewer than 2 cells: {listed(single)}", UserWarning, stacklevel=2)
-    if given is None:
+        warnings.warn(f"perturbations with fewer than 2 cells: {listed(single)}", UserWarning, stacklevel=3)
+    if bins is None:
         genes, columns = screen.genes, None
         edges = bin_edges(*gene_ranges(screen.matrix, groups.of_cell >= 0), n_bins)
     else:
-        genes, edges, columns = _bins_of(given, screen)
+        genes, edges, columns = _bins_of(bins, screen)
     with _progress_bar(screen.matrix) if progress_bar else nullcontext() as bar:
         counts, outside = count_bins(
             screen.matrix,
             groups.of_cell,
             edges,
             columns=columns,
-            count_outside=given is not None,
+            count_outside=bins is not None,
             progress=bar.update if bar is not None else None,
         )
-    attrs = {"control": screen.control, "context_key": context_key or "", "format_version": FORMAT_VERSION}
+    attrs = {"control": screen.control, "context_key": screen.context_key or "", "format_version": FORMAT_VERSION}
     return Histograms(_dataset(groups, genes, edges, counts, outside, attrs))
 
 

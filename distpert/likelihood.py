@@ -104,7 +104,8 @@ def accurate_log_softmax(logits: ArrayLike) -> Array:
     """
     logits = jnp.asarray(logits)
     largest = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
-    shifted = logits - jnp.max(logits, axis=-1, keepdims=True)
+    # Not jnp.max: among equal logits its derivative is shared, but only one of them is left out of the sum.
+    shifted = logits - jnp.where(largest, logits, 0).sum(axis=-1, keepdims=True)
     others = jnp.where(largest, 0, jnp.exp(shifted)).sum(axis=-1, keepdims=True)
     return shifted - jnp.log1p(others)
 
