@@ -129,7 +129,7 @@ def read_screen(
             )
     source = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if layer is not None and layer not in adata.layers:
-        raise KeyError(f"no layer {layer!r} in adata.layers; there are: {listed(adata.layers)}")
+        raise KeyError(f"no layer {layer!r} in adata.layers; there are: {listed(filter(None, adata.layers))}")
     matrix = _as_matrix(adata.X if layer is None else adata.layers[layer], source)
     not_log = _check_values(matrix, genes, source)
     if not_log:

@@ -285,7 +285,7 @@ def changed(cell=None, **options):
     [
         (changed(index="KLF1"), "duplicated gene symbols: KLF1;"),
         (changed(index=7), "index must hold gene symbols, but has 7; set it"),
-        (changed(index=None), "index must hold gene symbols, but has None"),
+        (changed(index=None), "index must hold gene symbols, but has (None|nan)"),
         (changed(index=""), "index must hold gene symbols, but has ''"),
         (random_frame().reset_index(drop=True), r"has 0, 1, 2, 3, 4; set it with frame.set_index"),
         (changed(index="KLF1+MYC"), r"combinations of genes: KLF1\+MYC"),

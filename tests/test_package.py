@@ -18,7 +18,7 @@ def test_public_name_resolves_is_listed_and_documented(name):
 
 
 def test_every_lazy_name_is_public():
-    assert {*distpert._MODULE, "datasets", "__version__"} == set(distpert.__all__)
+    assert {*distpert._MODULE, *distpert._SUBMODULES, "__version__"} == set(distpert.__all__)
 
 
 def test_no_public_function_or_class_has_the_name_of_a_module():

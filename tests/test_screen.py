@@ -183,9 +183,10 @@ def test_raw_counts(layout, dtype):
     with pytest.warns(UserWarning, match=r"adata.layers\['counts'\] reach 16"):
         read_screen(adata, layer="counts")
     assert len(caught) == 1
+    fine = make(layout(np.eye(6, 3, dtype=dtype) * 15))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_screen(make(layout(np.eye(6, 3, dtype=dtype) * 15)))
+        read_screen(fine)
 
 
 def test_normalised_but_not_logged():
