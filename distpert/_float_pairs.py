@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-# log 2 in three parts, the first short enough for its product with an exponent (|k| < 256) to be exact.
+# log 2 in two parts, the first short enough for its product with an exponent (|k| < 256) to be exact.
 _LOG2_HIGH = 0.693145751953125
 _LOG2_LOW = 1.42860677e-06
 _SPLIT = 4097.0  # 2**12 + 1: cuts a 24-bit significand in two halves of 12
@@ -35,18 +35,17 @@ def two_product(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def exp_pair(high: Array, low: Array) -> tuple[Array, Array]:
-    """exp(high + low) for -87 < high <= 0, relative error about 1e-9."""
+    """exp(high + low) for -80 <= high <= 0, relative error about 2e-9; 2e-7 below -65, where low underflows."""
     exponent = jnp.round(high / _LOG2_HIGH)
     reduced, rest = two_sum(high - exponent * _LOG2_HIGH, low - exponent * _LOG2_LOW)
     square, square_error = two_product(reduced, reduced)
     tail = 1 / 120 + reduced * (1 / 720 + reduced * (1 / 5040 + reduced / 40320))
     tail = reduced * square * (1 / 6 + reduced * (1 / 24 + reduced * tail))
-    total, error_1 = two_sum(jnp.ones_like(reduced), reduced)
-    total, error_2 = two_sum(total, square / 2)
-    error = error_1 + error_2 + (rest * (1 + reduced) + square_error / 2 + tail)
-    scale = jnp.exp2(exponent)
-    total, error = two_sum(total, error)
-    return total * scale, error * scale
+    # Scaled before, not after, it is added up: given a constant to add to, XLA reorders the sum and loses its error.
+    scale = jnp.ldexp(jnp.ones_like(reduced), exponent.astype(jnp.int32))  # exp2 is not exact for whole numbers
+    total, error_1 = two_sum(scale, scale * reduced)
+    total, error_2 = two_sum(total, scale * square / 2)
+    return two_sum(total, error_1 + error_2 + scale * (rest * (1 + reduced) + square_error / 2 + tail))
 
 
 def residual_counts(logits: Array, counts: Array) -> Array:
@@ -60,7 +59,7 @@ def residual_counts(logits: Array, counts: Array) -> Array:
         (..., bin) integers held as floats.
     """
     high, low = two_sum(logits, -jnp.max(logits, axis=-1, keepdims=True))
-    weight, weight_low = exp_pair(jnp.maximum(high, -86.0), low)
+    weight, weight_low = exp_pair(jnp.maximum(high, -80.0), low)
     total, total_low = weight[..., 0], weight_low[..., 0]
     for b in range(1, logits.shape[-1]):
         total, error = two_sum(total, weight[..., b])

@@ -113,11 +113,13 @@ def sample_histograms(
     np.maximum(shape, _SMALLEST, out=shape)
     gammas = rng.standard_gamma(shape, dtype=np.float32)
     total = gammas.sum(axis=-1, keepdims=True)
-    # At concentrations far below one all gammas can underflow; the Dirichlet then sits on one bin, nearly always the
-    # largest.
+    # At concentrations far below one all gammas can underflow; the Dirichlet then sits on one bin, bin b with
+    # probability proportional to its shape.
     empty = total[..., 0] == 0
     if empty.any():
-        gammas[empty] = probs[empty] == probs[empty].max(axis=-1, keepdims=True)
+        cdf = shape[empty].cumsum(axis=-1)
+        chosen = (rng.random((len(cdf), 1)) * cdf[:, -1:] > cdf[:, :-1]).sum(axis=-1)
+        gammas[empty] = np.arange(cdf.shape[-1]) == chosen[:, None]
         total = gammas.sum(axis=-1, keepdims=True)
     gammas /= total
     return gammas

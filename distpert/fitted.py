@@ -196,7 +196,7 @@ class Fit:
         KeyError
             If a gene has no embedding (names the nearest symbols that have one), or a context is unknown.
         ValueError
-            If nothing is to be predicted, a label is named twice, or is that of the controls.
+            If nothing is to be predicted, a label or context is named twice, or a label is that of the controls.
         """
         labels = self._check_labels([perturbations] if isinstance(perturbations, str) else list(perturbations))
         contexts = self._check_contexts(context)
@@ -305,4 +305,8 @@ class Fit:
                 f"no such {self.histograms.context_key}: {listed(unknown)}. There are {listed(self.contexts)}"
                 + (f"; nearest {near[0]}" if near else "")
             )
+        if not chosen:
+            raise ValueError("no context to predict for")
+        if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
+            raise ValueError(f"{self.histograms.context_key} named more than once: {listed(repeated)}")
         return tuple(chosen)

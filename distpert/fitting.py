@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,11 @@ from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
 from distpert.histograms import Histograms, count_screen
 from distpert.inference import Optimisation, optimise
-from distpert.kernels import choose_kernel
+from distpert.kernels import Kernel, choose_kernel
 from distpert.labels import listed
 from distpert.model import Batch, Design, Priors
 from distpert.screen import read_screen
-from distpert.warm_start import factorise
+from distpert.warm_start import factorise, regress_tilts
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -113,10 +114,11 @@ def fit(
     priors, optimisation = priors or Priors(), optimisation or Optimisation()
     counted = isinstance(adata, Histograms)
     embeddings = as_embeddings(embeddings, None if counted else adata)
-    if n_factors is not None and n_factors < 1:
+    if n_factors is not None and operator.index(n_factors) < 1:
         raise ValueError(f"n_factors must be at least 1, not {n_factors}")
     if counted:
         histograms = adata
+        _check_controls(histograms)
         _check_perturbations(histograms.perturbations, embeddings)
     else:
         screen = read_screen(
@@ -130,6 +132,54 @@ def fit(
         _check_perturbations(sorted(set(screen.perturbation) - {"", screen.control}), embeddings)
         histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
 
+    design, groups, start, kernel = _prepare(histograms, embeddings, n_factors, priors)
+    result = optimise(
+        design,
+        groups,
+        start,
+        n_factors=len(start["loading"]),
+        priors=priors,
+        settings=optimisation,
+        seed=seed,
+        progress_bar=progress_bar,
+    )
+    return Fit(
+        histograms=histograms,
+        embeddings=embeddings,
+        kernel=kernel,
+        parameters=_label_parameters(result.parameters, histograms, design),
+        loss=result.loss,
+        converged=result.converged,
+        settings={
+            # How to read other cells of the same screen.
+            "columns": {
+                "perturbation_key": perturbation_key,
+                "control": histograms.control,
+                "context_key": histograms.context_key,
+                "layer": layer,
+                "gene_symbols": gene_symbols,
+            },
+            "seed": operator.index(seed),  # a plain int, for the file
+            "priors": priors._asdict(),
+            "optimisation": asdict(optimisation),
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_controls(histograms: Histograms) -> None:
+    """Refuse histograms of held-out cells, which may have been counted without controls."""
+    groups = histograms.dataset
+    is_control = (groups["perturbation"] == histograms.control).to_numpy()
+    if without := sorted(set(histograms.contexts) - set(groups["context"].to_numpy()[is_control].tolist())):
+        where = f" in {listed(without)}" if histograms.context_key else ""
+        raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
+
+
+def _prepare(
+    histograms: Histograms, embeddings: Embeddings, n_factors: int | None, priors: Priors
+) -> tuple[Design, Batch, dict[str, NDArray], Kernel]:
+    """Arrays that the model conditions on, the groups to fit, where to start, and the kernel."""
     perturbations, contexts = histograms.perturbations, histograms.contexts
     labels = histograms.dataset["perturbation"].to_numpy()
     group_context = np.searchsorted(contexts, histograms.dataset["context"].to_numpy())
@@ -144,59 +194,31 @@ def fit(
     factors = factorise(counts, n_cells, group_perturbation, group_context, control_histogram, n_factors)
     kernel, eigenvalues, eigenvectors, share = choose_kernel(embeddings, perturbations, factors.response)
 
-    tilts = on_target_tilts(control_histogram)
+    tilts, targets = on_target_tilts(control_histogram), target_indices(perturbations, histograms.genes)
+    on_target = regress_tilts(
+        counts, n_cells, group_perturbation, group_context, control_histogram, factors.common, tilts, targets
+    )
     design = Design(
         log_control=np.log(control_histogram).astype(np.float32),
         eigenvalues=eigenvalues.astype(np.float32),
         eigenvectors=eigenvectors.astype(np.float32),
         tilts=tilts.astype(np.float32),
-        targets=target_indices(perturbations, histograms.genes),
+        targets=targets,
     )
-    n_tilts = tilts.shape[-2]
     start = {
         "common": factors.common.mean(axis=0),
         "loading": factors.loading,
         "explained_share": share,
         "response": factors.response.T,
-        "tilt_mean": np.zeros(n_tilts),
-        "tilt_scale": np.ones(n_tilts),
-        "on_target": np.zeros((len(perturbations), n_tilts)),
+        "tilt_mean": on_target.mean(axis=0),
+        "tilt_scale": on_target.std(axis=0) + 0.1,
+        "on_target": on_target,
         "log_concentration": np.full(len(histograms.genes), priors.log_concentration[0]),
     }
     if len(contexts) > 1:
         start["context_shift"] = factors.common - factors.common.mean(axis=0)
-    result = optimise(
-        design,
-        Batch(counts.astype(np.float32), n_cells.astype(np.int32), group_perturbation, group_context),
-        start,
-        n_factors=n_factors,
-        priors=priors,
-        settings=optimisation,
-        seed=seed,
-        progress_bar=progress_bar,
-    )
-    return Fit(
-        histograms=histograms,
-        embeddings=embeddings,
-        kernel=kernel,
-        parameters=_label_parameters(result.parameters, histograms, eigenvalues, eigenvectors),
-        loss=result.loss,
-        converged=result.converged,
-        settings={
-            # How to read other cells of the same screen.
-            "columns": {
-                "perturbation_key": perturbation_key,
-                "control": histograms.control,
-                "context_key": histograms.context_key,
-                "layer": layer,
-                "gene_symbols": gene_symbols,
-            },
-            "seed": seed,
-            "priors": priors._asdict(),
-            "optimisation": asdict(optimisation),
-        },
-        seconds=time.perf_counter() - started,
-    )
+    groups = Batch(counts.astype(np.float32), n_cells.astype(np.int32), group_perturbation, group_context)
+    return design, groups, start, kernel
 
 
 def _check_perturbations(perturbations: Sequence[str], embeddings: Embeddings) -> None:
@@ -216,9 +238,7 @@ def _check_perturbations(perturbations: Sequence[str], embeddings: Embeddings) -
         )
 
 
-def _label_parameters(
-    parameters: Mapping[str, NDArray], histograms: Histograms, eigenvalues: NDArray, eigenvectors: NDArray
-) -> xr.Dataset:
+def _label_parameters(parameters: Mapping[str, NDArray], histograms: Histograms, design: Design) -> xr.Dataset:
     """Name the guide's parameters and their dimensions."""
     import xarray as xr
 
@@ -235,8 +255,8 @@ def _label_parameters(
             "on_target": (("perturbation", "tilt"), parameters["on_target_mean"]),
             "on_target_scale": (("perturbation", "tilt"), parameters["on_target_scale"]),
             "log_concentration": ("gene", parameters["log_concentration_value"]),
-            "eigenvalues": ("eigen", eigenvalues),
-            "eigenvectors": (("perturbation", "eigen"), eigenvectors),
+            "eigenvalues": ("eigen", design.eigenvalues),
+            "eigenvectors": (("perturbation", "eigen"), design.eigenvectors),
         },
         coords={
             "gene": list(histograms.genes),

@@ -163,4 +163,4 @@ def has_converged(losses: list[float], settings: Optimisation) -> bool:
     if len(losses) <= 2 * settings.patience:
         return False
     before, now = min(losses[: -settings.patience]), min(losses)
-    return before - now < settings.tolerance * (losses[0] - now)
+    return before - now <= settings.tolerance * (losses[0] - now)

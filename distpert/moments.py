@@ -45,5 +45,6 @@ def histogram_moments(probs: Any, centers: Any) -> tuple[Any, Any, Any, Any]:
     scaled = deviation / (variance + is_point)[..., None] ** 0.5
     third = (probs * scaled**3).sum(-1)
     fourth = (probs * scaled**4).sum(-1)
-    has_shape = 1 - is_point
-    return mean, variance, has_shape * third, has_shape * (fourth - 3)
+    has_shape = ~is_point  # 1 - is_point would make single precision double
+    # Adding zero turns -0.0, which prints badly, into 0.0.
+    return mean, has_shape * variance, has_shape * third + 0, has_shape * (fourth - 3) + 0

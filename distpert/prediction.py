@@ -230,7 +230,11 @@ class Prediction:
 
         log_prob = jax.jit(dirichlet_categorical_log_prob)
         log_concentration = self.fit.parameters["log_concentration"].to_numpy()
-        observed = counts.to_numpy().reshape(len(self.perturbations), len(self.contexts), *counts.shape[-2:])
+        wanted = {"perturbation": list(self.perturbations), "gene": list(self.genes)}
+        if self._has_contexts:
+            wanted["context"] = list(self.contexts)
+        observed = counts.sel(wanted).transpose("perturbation", ..., "gene", "bin").to_numpy()
+        observed = observed.reshape(len(self.perturbations), len(self.contexts), *observed.shape[-2:])
 
         def of_block(block: Block) -> NDArray:
             logits = np.log(np.maximum(self._probs(block), np.finfo(np.float32).tiny))
@@ -262,6 +266,8 @@ class Prediction:
         import anndata
         import pandas as pd
 
+        if n_cells < 1:
+            raise ValueError(f"n_cells must be at least 1, not {n_cells}")
         centers = self.fit.centers
 
         def cells(block: Block) -> NDArray:
@@ -361,10 +367,18 @@ class Prediction:
                 raise KeyError(f"n_cells has no number for {listed(missing)}")
             n_cells = np.array([n_cells[p] for p in self.perturbations])[:, None]
         elif np.ndim(n_cells):
-            n_cells = np.asarray(n_cells).reshape(len(self.perturbations), -1)
+            n_cells = np.asarray(n_cells)
+            allowed = [(len(self.perturbations), *tail) for tail in ((), (1,), (len(self.contexts),))]
+            if n_cells.shape not in allowed:
+                raise ValueError(
+                    f"n_cells has shape {n_cells.shape}, but must be (perturbation, [context]): {allowed[-1]}"
+                )
+            n_cells = n_cells.reshape(len(self.perturbations), -1)
         given = np.broadcast_to(n_cells, (len(self.perturbations), len(self.contexts)))
         if not (given >= 1).all():
             raise ValueError(f"n_cells must be at least 1, but the smallest is {given.min()}")
+        if (given != np.floor(given)).any():
+            raise ValueError("n_cells must be whole numbers")
         return given.astype(np.int64)
 
     def _collect(

@@ -76,7 +76,9 @@ def wasserstein_floor(probs: Array, n_cells: Array, width: Array) -> Array:
 
 
 def relative_absolute_error(predicted: Array, observed: Array) -> Array:
-    r"""Error of a moment over genes, relative to its size: Σ_g |τ̂_g − τ_g| / Σ_g |τ_g|, (…) from (…, gene).
+    r"""Error of a moment over genes, relative to its size, (…) from (…, gene).
+
+    .. math:: \sum_g |\hat\tau_g - \tau_g| \Big/ \sum_g |\tau_g|
 
     The RMAE of Ramakrishnan et al. (2025).
     """
@@ -89,11 +91,19 @@ def pearson_shift(predicted: Array, observed: Array, reference: Array) -> Array:
     The reference is the mean in control cells, or the mean of training perturbations, which takes away a shift that
     all perturbations share. 0 where either shift is the same for all genes.
     """
-    left, right = predicted - reference, observed - reference
-    left, right = left - left.mean(axis=-1, keepdims=True), right - right.mean(axis=-1, keepdims=True)
+    left, right = _centred_shift(predicted, reference), _centred_shift(observed, reference)
     norm = np.sqrt((left**2).sum(axis=-1) * (right**2).sum(axis=-1))
     product = (left * right).sum(axis=-1)
     return np.divide(product, norm, out=np.zeros_like(product), where=norm > 0)
+
+
+def _centred_shift(values: Array, reference: Array) -> Array:
+    """Shifts less their mean over genes; exactly zero where they differ by no more than rounding."""
+    shift = values - reference
+    shift = shift - shift.mean(axis=-1, keepdims=True)
+    size = np.maximum(np.abs(values), np.abs(reference)).max(axis=-1, keepdims=True)
+    rounding = 8 * max(np.finfo(values.dtype).eps, np.finfo(reference.dtype).eps) * size
+    return np.where(np.abs(shift).max(axis=-1, keepdims=True) <= rounding, 0, shift)
 
 
 def _shares(counts: Array) -> Array:

@@ -54,6 +54,7 @@ def simulate(
     embedding_dim: int = 2,
     explained_share: float = 0.9,
     concentration: float = 300.0,
+    common: float = 0.3,
     loading: float = 0.3,
     on_target: float = -2.0,
     seed: int = 0,
@@ -76,8 +77,8 @@ def simulate(
         Share of the response's variance that the embedding tells.
     concentration
         κ: the larger, the less histograms vary beyond their response.
-    loading
-        Size of the steps from bin to bin of the loadings, in logits.
+    common, loading
+        Size of the steps from bin to bin of the shift that all perturbations share, and of the loadings, in logits.
     on_target
         Tilt of a perturbed gene's own histogram; negative lowers it.
     seed
@@ -132,7 +133,9 @@ def simulate(
         "tilt_scale": np.array([0.3, 0.1], np.float32),
     }
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, known), jax.random.key(seed))
-    drawn = numpyro.handlers.trace(story).get_trace(design, groups, n_groups, n_factors, Priors(loading=loading))
+    drawn = numpyro.handlers.trace(story).get_trace(
+        design, groups, n_groups, n_factors, Priors(common=common, loading=loading)
+    )
     expected = np.asarray(jax.nn.softmax(drawn["counts"]["fn"].base_dist.logits, axis=-1), np.float64)
     shape = (len(perturbed), n_contexts, n_genes, n_bins)
     gammas = rng.standard_gamma(np.maximum(concentration * expected, 1e-6)).reshape(shape)
@@ -148,9 +151,7 @@ def simulate(
         ]:
             drawn_bin = (rng.random((n, n_genes, 1)) > truth.cumsum(axis=-1)[:, :-1]).sum(axis=-1)
             values.append(np.take_along_axis(centers.T, drawn_bin, axis=0))
-            if (
-                label == "control"
-            ):  # so that the range of each gene, and with it the counted bins, are those of the truth
+            if label == "control":  # span the range of each gene, so that counted bins are those of the truth
                 values[-1][:2] = centers.T[[0, -1]]
             labels += [label] * n
             where += [context] * n

@@ -92,13 +92,13 @@ def load(path: str | os.PathLike[str]) -> Fit:
         raise ValueError(f"cannot read {path}: it is damaged, or not a netCDF file. Save the fit anew") from error
     if tree.attrs.get("format") != FORMAT:
         raise ValueError(f"{path} holds no fit: pass a file that Fit.save wrote (for counts, distpert.load_histograms)")
-    if tree.attrs["format_version"] > FORMAT_VERSION:
+    if tree.attrs.get("format_version", 0) > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {tree.attrs['format_version']}, and this distpert reads up to "
             f"{FORMAT_VERSION}: upgrade distpert"
         )
     try:
-        facts = json.loads(tree.attrs["facts"])
+        facts = json.loads(tree.attrs["facts"], object_hook=_tuples)
         embeddings = tree["embeddings"].to_dataset()
         return Fit(
             histograms=Histograms(tree["histograms"].to_dataset()),
@@ -116,6 +116,11 @@ def load(path: str | os.PathLike[str]) -> Fit:
         )
     except KeyError as error:
         raise ValueError(f"{path} is damaged: it has no {error}. Save the fit anew") from error
+
+
+def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
+    """Undo what JSON does to tuples: priors have to be hashable."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
 
 
 def _encoding(variable: Any) -> dict[str, Any]:

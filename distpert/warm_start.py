@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 # Cells' worth of the expected histogram that each group's is shrunk towards before taking logarithms.
 SHRINK_CELLS = 80.0
+FEW_CELLS = 5.0
 
 
 class Factors(NamedTuple):
@@ -31,8 +32,8 @@ def factorise(
 
     Each group's histogram is shrunk towards its control's as moved by the common shift; the log-ratios are averaged
     over the groups of a perturbation, centred, and weighted by the square root of the pooled probability, so that
-    a bin counts for as many cells as it holds. Three hundred steps of optimisation from a random start do not
-    reach what sixty reach from here.
+    a bin counts for as many cells as it holds. A random start would need several times as many steps of
+    optimisation.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def factorise(
     n_factors
         At most the number of perturbations.
     """
-    n_perturbations = perturbation.max() + 1
+    n_perturbations = int(perturbation.max()) + 1  # numpy's integers would make single precision double
     cells = np.bincount(context, n_cells, minlength=len(control))[:, None, None]
     total = np.stack([counts[context == c].sum(axis=0) for c in range(len(control))])
     common = np.log((total + SHRINK_CELLS * control) / ((cells + SHRINK_CELLS) * control))
@@ -70,6 +71,51 @@ def factorise(
     return Factors((common + centre).astype(np.float32), loading, response.astype(np.float32))
 
 
+def regress_tilts(
+    counts: NDArray,
+    n_cells: NDArray,
+    perturbation: NDArray,
+    context: NDArray,
+    control: NDArray,
+    common: NDArray,
+    tilts: NDArray,
+    targets: NDArray,
+) -> NDArray[np.float32]:
+    """Tilt of each perturbation's own gene, by least squares: (perturbation, tilt).
+
+    The log-ratio of the gene's histogram to what is expected without a tilt is regressed on the tilts and a constant,
+    with bins weighted by their expected probability, and averaged over the perturbation's groups and genes. The
+    average over perturbations stands for those whose gene is not measured, and zero if none is.
+
+    Parameters
+    ----------
+    counts, n_cells, perturbation, context, control
+        As in `factorise`.
+    common
+        (context, gene, bin) common shift.
+    tilts
+        (context, gene, tilt, bin).
+    targets
+        (perturbation, target) index of each perturbed gene, past the end where not measured.
+    """
+    n_tilts, n_genes = tilts.shape[2], tilts.shape[1]
+    found: list[list[NDArray]] = [[] for _ in targets]
+    for group, (p, c) in enumerate(zip(perturbation, context, strict=True)):
+        for gene in targets[p][targets[p] < n_genes]:
+            base = control[c, gene] * np.exp(common[c, gene])
+            base /= base.sum()
+            # A few cells' worth of the expected histogram: enough for logarithms, too little to hide a knock-down.
+            ratio = np.log((counts[group, gene] / base + FEW_CELLS) / (n_cells[group] + FEW_CELLS))
+            weight = np.sqrt(base)
+            predictors = np.vstack([tilts[c, gene], np.ones_like(base)])
+            # The small ridge settles genes that have fewer bins in use than there are tilts.
+            gram = (predictors * weight**2) @ predictors.T + 1e-3 * np.eye(n_tilts + 1)
+            found[p].append(np.linalg.solve(gram, predictors @ (weight**2 * ratio))[:n_tilts])
+    known = [np.mean(values, axis=0) for values in found if values]
+    average = np.mean(known, axis=0) if known else np.zeros(n_tilts)
+    return np.array([np.mean(values, axis=0) if values else average for values in found], dtype=np.float32)
+
+
 def explained_variance(
     response: NDArray, eigenvalues: NDArray, eigenvectors: NDArray
 ) -> tuple[NDArray[np.float64], float]:
@@ -88,7 +134,7 @@ def explained_variance(
     Returns
     -------
     share, log_evidence
-        (factor,) shares, and the sum over factors of the greatest log p(z).
+        (factor,) shares, and the sum over factors of the greatest log p(z), but for the constant in 2π.
     """
     grid = np.linspace(0.01, 0.95, 48)
     spectrum = grid[:, None] * eigenvalues + (1 - grid[:, None])

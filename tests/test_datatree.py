@@ -1,0 +1,171 @@
+"""The DataTree of a prediction against numpy and scipy."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import gammaln
+from scipy.stats import dirichlet_multinomial, kurtosis, skew
+
+import distpert
+
+GROUPS = ("posterior", "posterior_predictive", "constant_data")
+
+
+@pytest.fixture(scope="module")
+def prediction(fitted):
+    return fitted.predict(["GENE3", "GENE11"], num_draws=20, progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def tree(prediction, screen):
+    return prediction.to_datatree(screen.adata)
+
+
+@pytest.fixture(scope="module")
+def context_tree(context_fit, context_screen):
+    return context_fit.predict(["GENE3", "GENE7"], num_draws=20, progress_bar=False).to_datatree(context_screen.adata)
+
+
+def test_groups_without_data(prediction):
+    tree = prediction.to_datatree()
+    assert set(tree.children) == set(GROUPS)
+    moments = prediction.moments()
+    for name in moments:
+        np.testing.assert_array_equal(tree["posterior_predictive"][name].isel(chain=0), moments[name])
+
+
+def test_layout(tree, fitted, prediction):
+    assert set(tree.children) == {*GROUPS, "observed_data", "log_likelihood"}
+    posterior = tree["posterior"]
+    assert posterior["response"].dims == ("chain", "draw", "perturbation", "factor")
+    assert posterior["on_target"].dims == ("chain", "draw", "perturbation", "tilt")
+    assert posterior["explained_share"].dims == ("chain", "draw", "factor")
+    assert posterior["concentration"].dims == ("chain", "draw", "gene")
+    assert tree["posterior_predictive"]["mean"].dims == ("chain", "draw", "perturbation", "gene")
+    assert tree["observed_data"]["counts"].dims == ("perturbation", "gene", "bin")
+    assert tree["observed_data"]["mean"].dims == ("perturbation", "gene")
+    assert tree["log_likelihood"]["counts"].dims == ("chain", "draw", "perturbation", "gene")
+    assert tree["constant_data"]["n_cells"].to_series().to_dict() == {"GENE3": 300, "GENE11": 300}
+    np.testing.assert_array_equal(tree["constant_data"]["bin_left"], fitted.histograms.dataset["bin_left"])
+    np.testing.assert_array_equal(posterior["response"].isel(chain=0), prediction.response)
+    for group in ("posterior", "posterior_predictive", "log_likelihood"):
+        assert tree[group]["chain"].to_numpy().tolist() == [0]
+        assert tree[group]["draw"].to_numpy().tolist() == list(range(20))
+        assert tree[group]["perturbation"].to_numpy().tolist() == ["GENE3", "GENE11"]
+    kappa = np.exp(fitted.parameters["log_concentration"].to_numpy())
+    np.testing.assert_allclose(posterior["concentration"], np.broadcast_to(kappa, (1, 20, 12)))
+
+
+def test_layout_with_contexts(context_tree):
+    dims = ("perturbation", "context", "gene")
+    assert context_tree["posterior_predictive"]["mean"].dims == ("chain", "draw", *dims)
+    assert context_tree["log_likelihood"]["counts"].dims == ("chain", "draw", *dims)
+    assert context_tree["observed_data"]["counts"].dims == (*dims, "bin")
+    assert context_tree["constant_data"]["n_cells"].dims == ("perturbation", "context")
+    assert (context_tree["constant_data"]["n_cells"] == 60).all()
+    assert context_tree["posterior"]["response"].dims == ("chain", "draw", "perturbation", "factor")
+
+
+def cells_of(adata, label, context=None):
+    chosen = adata.obs["perturbation"] == label
+    return adata.X[chosen if context is None else chosen & (adata.obs["context"] == context)]
+
+
+def test_observed_data_are_the_cells(tree, screen, fitted):
+    """Simulated values are bin centres, so that binning changes nothing."""
+    for label in ("GENE3", "GENE11"):
+        cells = cells_of(screen.adata, label).astype(float)
+        observed = tree["observed_data"].to_dataset().sel(perturbation=label)
+        for gene in range(12):
+            nearest = abs(cells[:, gene, None] - fitted.centers[gene]).argmin(axis=1)
+            np.testing.assert_array_equal(observed["counts"][gene], np.bincount(nearest, minlength=15))
+        np.testing.assert_allclose(observed["mean"], cells.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(observed["variance"], cells.var(axis=0), rtol=1e-4)
+        vary = np.ptp(cells, axis=0) > 0  # a point has no shape: scipy gives NaN
+        assert vary.sum() > 8
+        np.testing.assert_allclose(observed["skewness"][vary], skew(cells[:, vary]), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(observed["kurtosis"][vary], kurtosis(cells[:, vary]), rtol=1e-3, atol=1e-4)
+        assert (observed["skewness"][~vary] == 0).all()
+        assert (observed["kurtosis"][~vary] == 0).all()
+
+
+def test_observed_data_by_context(context_tree, context_screen):
+    for label in ("GENE3", "GENE7"):
+        for context in ("context0", "context1"):
+            mean = context_tree["observed_data"]["mean"].sel(perturbation=label, context=context)
+            cells = cells_of(context_screen.adata, label, context)
+            np.testing.assert_allclose(mean, cells.mean(axis=0, dtype=float), rtol=1e-5, atol=1e-6)
+
+
+def test_log_likelihood_is_that_of_the_dirichlet_multinomial(tree, fitted, prediction):
+    """Without the multinomial coefficient, a constant of the data."""
+    parameters = {name: array.to_numpy().astype(float) for name, array in fitted.parameters.items()}
+    kappa = np.exp(parameters["log_concentration"])
+    for draw in (0, 13):
+        for p, label in enumerate(prediction.perturbations):
+            logits = fitted.log_control[0] + parameters["common"][0]
+            logits = logits + np.tensordot(prediction.response[draw, p], parameters["loading"], axes=1)
+            for gene in fitted.targets(label):
+                logits[gene] += prediction.on_target[draw, p] @ fitted.tilts[0, gene]
+            for gene in range(12):
+                counts = tree["observed_data"]["counts"].to_numpy()[p, gene]
+                alpha = np.exp(logits[gene] - logits[gene].max())
+                alpha *= kappa[gene] / alpha.sum()
+                exact = dirichlet_multinomial.logpmf(counts, alpha, counts.sum())
+                exact -= gammaln(counts.sum() + 1) - gammaln(counts + 1).sum()
+                value = float(tree["log_likelihood"]["counts"][0, draw, p, gene])
+                assert value == pytest.approx(exact, rel=1e-4, abs=1e-2)
+
+
+def test_predictive_moments_are_of_as_many_cells(tree, prediction):
+    moments = prediction.moments(n_cells=300)
+    np.testing.assert_array_equal(tree["posterior_predictive"]["variance"].isel(chain=0), moments["variance"])
+
+
+def test_counted_histograms_do_as_well(tree, prediction, screen, fitted):
+    held_out = screen.adata[screen.adata.obs["perturbation"].isin(["GENE3", "GENE11"])].copy()
+    for data in (held_out, distpert.count_histograms(held_out, bins=fitted.histograms), fitted.histograms):
+        other = prediction.to_datatree(data)
+        for group in tree.children:
+            assert other[group].to_dataset().identical(tree[group].to_dataset()), group
+
+
+def test_other_bins_are_refused(prediction, screen):
+    with pytest.raises(ValueError, match=r"other bins than the fit: count_histograms\(adata, bins=fit.histograms\)"):
+        prediction.to_datatree(distpert.count_histograms(screen.adata, n_bins=9))
+
+
+def test_missing_cells_are_refused(fitted, unseen, screen, context_fit, context_screen):
+    prediction = fitted.predict(["GENE3", unseen[0]], num_draws=5, progress_bar=False)
+    with pytest.raises(ValueError, match=rf"no cells to compare with for {unseen[0]}: predict only"):
+        prediction.to_datatree(screen.adata)
+    adata = context_screen.adata
+    part = adata[~((adata.obs["perturbation"] == "GENE3") & (adata.obs["context"] == "context1"))].copy()
+    prediction = context_fit.predict("GENE3", num_draws=5, progress_bar=False)
+    with pytest.raises(ValueError, match=r"no cells to compare with for GENE3 in context1"):
+        prediction.to_datatree(part)
+    chosen = context_fit.predict("GENE3", context="context0", num_draws=5, progress_bar=False).to_datatree(part)
+    assert chosen["observed_data"]["context"].to_numpy().tolist() == ["context0"]
+
+
+def test_columns_are_those_of_the_fit(small, small_fit):
+    adata = small.adata.copy()
+    adata.obs = adata.obs.rename(columns={"perturbation": "guide"})
+    adata.layers["log"], adata.X = adata.X, np.zeros(adata.shape, np.float32)
+    fit = distpert.fit(adata, small.embeddings, perturbation_key="guide", layer="log", progress_bar=False)
+    tree = fit.predict("GENE2", num_draws=5, progress_bar=False).to_datatree(adata)
+    counts = small_fit.training_counts("GENE2", "all")
+    np.testing.assert_array_equal(tree["observed_data"]["counts"].isel(perturbation=0), counts)
+
+
+def test_arviz_reads_the_posterior(tree, prediction):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what arviz and its dependencies say is not ours
+        import arviz as az
+
+        given = tree if hasattr(az, "convert_to_datatree") else tree["posterior"].to_dataset()
+        summary = az.summary(given, var_names=["response"], kind="stats")
+    means = prediction.response.mean(axis=0)
+    assert len(summary) == means.size
+    assert float(summary["mean"].iloc[0]) == pytest.approx(float(means[0, 0]), abs=0.06)

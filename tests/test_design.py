@@ -1,0 +1,96 @@
+"""Arrays of the design, against loops."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from distpert.design import (
+    PSEUDO_CELLS,
+    UNIFORM_CELLS,
+    control_histograms,
+    on_target_tilts,
+    perturbed_groups,
+    target_indices,
+)
+
+
+def counted_groups(seed=0, n_bins=5):
+    rng = np.random.default_rng(seed)
+    context = np.array([0, 1, 0, 1, 1, 0])
+    is_control = np.array([True, True, False, False, True, False])
+    n_cells = np.array([40, 300, 25, 60, 1, 2])
+    chance = rng.dirichlet(np.ones(n_bins), size=(6, 3))
+    chance[:, 0, -1] = 0  # a bin that no cell is in
+    counts = np.stack([rng.multinomial(n, p / p.sum(-1, keepdims=True)) for n, p in zip(n_cells, chance, strict=True)])
+    return counts.astype(np.int32), n_cells, context, is_control
+
+
+def test_control_histograms_by_loop():
+    counts, n_cells, context, is_control = counted_groups()
+    ours = control_histograms(counts, n_cells, context, is_control)
+    assert ours.shape == (2, 3, 5)
+    for c in range(2):
+        for g in range(3):
+            for b in range(5):
+                everywhere = sum(int(counts[r, g, b]) for r in range(6))
+                pooled = (everywhere + UNIFORM_CELLS / 5) / (sum(n_cells) + UNIFORM_CELLS)
+                rows = [r for r in range(6) if is_control[r] and context[r] == c]
+                seen = sum(int(counts[r, g, b]) for r in rows)
+                expected = (seen + PSEUDO_CELLS * pooled) / (sum(int(n_cells[r]) for r in rows) + PSEUDO_CELLS)
+                np.testing.assert_allclose(ours[c, g, b], expected, rtol=1e-12)
+    np.testing.assert_allclose(ours.sum(axis=-1), 1, rtol=1e-12)
+    assert (ours > 0).all()
+
+
+def test_many_control_cells_speak_for_themselves():
+    counts = np.array([[[600_000, 300_000, 100_000]], [[0, 0, 10]]], np.int32)
+    ours = control_histograms(counts, np.array([1_000_000, 10]), np.zeros(2, int), np.array([True, False]))
+    np.testing.assert_allclose(ours, [[[0.6, 0.3, 0.1]]], atol=1e-4)
+
+
+def test_counts_may_be_unsigned_and_many():
+    counts = np.full((2, 1, 2), 2**31, np.uint32)
+    ours = control_histograms(counts, np.array([2**32, 2**32]), np.zeros(2, int), np.array([True, False]))
+    np.testing.assert_allclose(ours, 0.5)
+
+
+def test_on_target_tilts_by_loop():
+    control = np.random.default_rng(0).dirichlet(np.ones(6), size=(2, 3))
+    tilts = on_target_tilts(control)
+    assert tilts.shape == (2, 3, 2, 6)
+    for c in range(2):
+        for g in range(3):
+            below = 0.0
+            for b in range(6):
+                up_to = below + control[c, g, b]
+                np.testing.assert_allclose(tilts[c, g, 0, b], below + up_to - 1, atol=1e-12)
+                np.testing.assert_allclose(tilts[c, g, 1, b], (below + up_to - 1) ** 2, atol=1e-12)
+                below = up_to
+    # Ranks are centred under the control distribution, and grow along the bins.
+    np.testing.assert_allclose((control * tilts[:, :, 0]).sum(axis=-1), 0, atol=1e-12)
+    assert (np.diff(tilts[:, :, 0]) > 0).all()
+    assert (np.abs(tilts) < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("perturbations", "expected"),
+    [
+        (["A", "B"], [[0], [1]]),
+        (["A", "C+A", "NEW", "A+NEW"], [[0, 3], [2, 0], [3, 3], [0, 3]]),
+        (["A+A", "B"], [[0], [1]]),  # a gene named twice is one target
+        (["NEW"], [[3]]),
+        (["A+B+C"], [[0, 1, 2]]),
+    ],
+)
+def test_target_indices(perturbations, expected):
+    ours = target_indices(perturbations, ["A", "B", "C"])
+    assert ours.dtype == np.int32
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_perturbed_groups():
+    class Screen:
+        dataset = xr.Dataset({"perturbation": ("group", ["A", "ctrl", "B", "ctrl"])})
+        control = "ctrl"
+
+    np.testing.assert_array_equal(perturbed_groups(Screen()), [0, 2])

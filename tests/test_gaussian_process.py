@@ -1,0 +1,140 @@
+"""The diagonalised Gaussian process against covariance matrices written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro import distributions as dist
+from numpyro.distributions import kl_divergence
+from scipy import stats
+
+from distpert.gaussian_process import KernelNormal, predict_normal
+
+SHARES = np.array([0.0, 0.3, 0.97])
+
+
+def random_kernel(n, rng, dims=3):
+    points = rng.normal(size=(n, dims))
+    return np.exp(-np.linalg.norm(points[:, None] - points, axis=-1) / 2)
+
+
+@pytest.fixture
+def kernel():
+    return random_kernel(6, np.random.default_rng(0))
+
+
+@pytest.fixture
+def prior(kernel):
+    return KernelNormal(SHARES, *np.linalg.eigh(kernel))
+
+
+def covariances(kernel):
+    return [share * kernel + (1 - share) * np.eye(len(kernel)) for share in SHARES]
+
+
+def test_log_prob(kernel, prior):
+    values = np.random.default_rng(1).normal(size=(4, 3, 6))
+    assert (prior.batch_shape, prior.event_shape) == ((3,), (6,))
+    expected = [
+        [stats.multivariate_normal.logpdf(x, cov=c) for x, c in zip(v, covariances(kernel), strict=True)]
+        for v in values
+    ]
+    np.testing.assert_allclose(prior.log_prob(values), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(prior.log_prob)(jnp.asarray(values)), expected, rtol=1e-5)
+
+
+def test_gradient_in_the_share(kernel):
+    values, (eigenvalues, eigenvectors) = np.random.default_rng(1).normal(size=6), np.linalg.eigh(kernel)
+
+    def log_prob(share):
+        return KernelNormal(share, eigenvalues, eigenvectors).log_prob(values)
+
+    def exact(share):
+        return stats.multivariate_normal.logpdf(values, cov=share * kernel + (1 - share) * np.eye(6))
+
+    np.testing.assert_allclose(jax.grad(log_prob)(0.4), (exact(0.401) - exact(0.399)) / 0.002, rtol=1e-3)
+
+
+def test_expected_log_prob(kernel, prior):
+    rng = np.random.default_rng(2)
+    mean, variance = rng.normal(size=(3, 6)), rng.uniform(0.1, 2, (3, 6))
+    expected = [
+        stats.multivariate_normal.logpdf(m, cov=c) - 0.5 * np.trace(np.linalg.inv(c) @ np.diag(v))
+        for m, v, c in zip(mean, variance, covariances(kernel), strict=True)
+    ]
+    np.testing.assert_allclose(prior.expected_log_prob(mean, variance), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_kl_divergence(kernel, prior, extra):
+    """In closed form, for the family of the guide; also when the factors are part of the event."""
+    rng = np.random.default_rng(3)
+    mean, scale = rng.normal(size=(3, 6)), rng.uniform(0.2, 1.5, (3, 6))
+    guide = dist.Normal(mean, scale).to_event(1 + extra)
+    ours = kl_divergence(guide, prior.to_event(extra) if extra else prior)
+    expected = [
+        kl_divergence(
+            dist.MultivariateNormal(jnp.array(m), jnp.diag(s**2)), dist.MultivariateNormal(jnp.zeros(6), jnp.array(c))
+        )
+        for m, s, c in zip(mean, scale, covariances(kernel), strict=True)
+    ]
+    np.testing.assert_allclose(ours, np.sum(expected) if extra else expected, rtol=1e-5)
+
+
+def test_kl_divergence_from_itself_is_zero():
+    prior = KernelNormal(0.7, np.ones(4), np.eye(4))
+    assert abs(kl_divergence(dist.Normal(np.zeros(4), 1).to_event(1), prior)) < 1e-6
+
+
+def test_sample_has_the_covariance(kernel, prior):
+    n_draws = 20_000
+    draws = np.asarray(prior.sample(jax.random.key(0), (n_draws,)), float)
+    assert draws.shape == (n_draws, 3, 6)
+    for k, covariance in enumerate(covariances(kernel)):
+        error = draws[:, k].T @ draws[:, k] / n_draws - covariance
+        noise = np.sqrt((covariance**2 + np.outer(covariance.diagonal(), covariance.diagonal())) / n_draws)
+        assert (np.abs(error) < 4.5 * noise).all()
+
+
+def test_is_a_pytree_and_validates(kernel, prior):
+    value = jnp.ones((3, 6))
+    np.testing.assert_allclose(jax.jit(lambda p, x: p.log_prob(x))(prior, value), prior.log_prob(value), rtol=1e-5)
+    with pytest.raises(ValueError, match="invalid share"):
+        KernelNormal(1.5, *np.linalg.eigh(kernel), validate_args=True)
+
+
+def condition(share, kernel, n_train, mean, scale):
+    """E and var of z* by brute force: z ~ Normal(mean, diag(scale^2)) put through the joint Gaussian's conditional."""
+    joint = share * kernel + (1 - share) * np.eye(len(kernel))
+    train, new = slice(None, n_train), slice(n_train, None)
+    regression = joint[new, train] @ np.linalg.inv(joint[train, train])
+    conditional = joint[new, new] - regression @ joint[train, new]
+    return regression @ mean, np.sqrt(np.diag(conditional + regression @ np.diag(scale**2) @ regression.T))
+
+
+def test_predict_normal():
+    rng = np.random.default_rng(4)
+    n_train, n_new = 7, 5
+    kernel = random_kernel(n_train + n_new, rng)
+    mean, scale = rng.normal(size=(n_train, 3)), rng.uniform(0, 1, (n_train, 3))
+    eigen = np.linalg.eigh(kernel[:n_train, :n_train])
+    ours = predict_normal(SHARES, *eigen, kernel[n_train:, :n_train], mean, scale)
+    assert ours[0].shape == ours[1].shape == (n_new, 3)
+    for k, share in enumerate(SHARES):
+        expected = condition(share, kernel, n_train, mean[:, k], scale[:, k])
+        np.testing.assert_allclose(ours[0][:, k], expected[0], atol=1e-10)
+        np.testing.assert_allclose(ours[1][:, k], expected[1], rtol=1e-10)
+
+
+def test_prediction_at_the_limits():
+    rng = np.random.default_rng(5)
+    kernel, mean, none = random_kernel(6, rng), rng.normal(size=(6, 1)), np.zeros((6, 1))
+    eigen = np.linalg.eigh(kernel)
+    # A perturbation whose embedding tells nothing has the prior.
+    for share, cross in ((np.zeros(1), kernel), (np.full(1, 0.8), np.zeros_like(kernel))):
+        predicted = predict_normal(share, *eigen, cross, mean, none)
+        np.testing.assert_allclose(predicted, (none, none + 1), atol=1e-12)
+    # All explained, and known without error: the twin of a training perturbation has its response.
+    predicted = predict_normal(np.ones(1), *eigen, kernel, mean, none)
+    np.testing.assert_allclose(predicted[0], mean, atol=1e-10)
+    np.testing.assert_allclose(predicted[1], 0, atol=1e-6)

@@ -1,0 +1,96 @@
+"""The kernel against its formula, and its choice against responses drawn with a known length scale."""
+
+import numpy as np
+import pytest
+
+from distpert.embeddings import Embeddings
+from distpert.kernels import LENGTH_SCALES, Kernel, choose_kernel, distances, kernel_between
+
+
+def some_embeddings(n, dims=2, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(n, dims)).astype(np.float32)
+    return Embeddings(tuple(f"G{i}" for i in range(n)), vectors, (dims,))
+
+
+def test_distances_and_kernel_by_loop():
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(5, 3)).astype(np.float32)
+    matrix = Kernel(1.7)(left, right)
+    for i in range(4):
+        for j in range(5):
+            distance = np.sqrt(sum((float(a) - float(b)) ** 2 for a, b in zip(left[i], right[j], strict=True)))
+            np.testing.assert_allclose(distances(left, right)[i, j], distance, rtol=1e-12)
+            np.testing.assert_allclose(matrix[i, j], np.exp(-distance / 1.7), rtol=1e-12)
+
+
+def test_kernel_is_a_correlation():
+    vectors = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    vectors[7] = vectors[3]
+    matrix = Kernel(0.8)(vectors, vectors)
+    assert (matrix.diagonal() == 1).all()
+    assert matrix[3, 7] == 1
+    np.testing.assert_array_equal(matrix, matrix.T)
+    assert np.linalg.eigvalsh(matrix).min() > -1e-12
+
+
+def test_correlation_falls_to_one_over_e():
+    np.testing.assert_allclose(Kernel(2.5)(np.zeros((1, 1)), np.array([[2.5]])), np.exp(-1))
+
+
+def test_kernel_between_perturbations():
+    embeddings = some_embeddings(4)
+    left, right = ["G0", "NEW", "G1+G2", "G1+NEW"], ["G2+G1", "G3", "NEW", "G0"]
+    matrix = kernel_between(left, right, embeddings, Kernel(1.0))
+    assert matrix.shape == (4, 4)
+    vectors = embeddings.vectors.astype(float)
+    np.testing.assert_allclose(matrix[0, 1], np.exp(-np.linalg.norm(vectors[0] - vectors[3])))
+    np.testing.assert_allclose(matrix[0, 0], np.exp(-np.linalg.norm(vectors[0] - vectors[1] - vectors[2])), rtol=1e-6)
+    assert matrix[2, 0] == 1  # the order of a pair's genes does not matter
+    assert matrix[0, 3] == 1
+    # Without an embedding, no kernel with any: not even with the same label.
+    np.testing.assert_array_equal(matrix[[1, 3]], 0)
+    np.testing.assert_array_equal(matrix[:, 2], 0)
+
+
+@pytest.mark.parametrize("labels", [["NEW"], []])
+def test_kernel_between_unknown_perturbations(labels):
+    np.testing.assert_array_equal(kernel_between(labels, ["G0", "G1"], some_embeddings(2), Kernel(1.0)), 0)
+    assert kernel_between(labels, ["G0", "G1"], some_embeddings(2), Kernel(1.0)).shape == (len(labels), 2)
+
+
+def simulated_choice(relative_scale, seed, n=60, n_factors=16, share=0.95):
+    embeddings = some_embeddings(n, seed=seed)
+    rng = np.random.default_rng(seed)
+    far = distances(embeddings.vectors, embeddings.vectors)
+    typical = np.median(far[np.triu_indices(n, 1)])
+    covariance = share * np.exp(-far / (relative_scale * typical)) + (1 - share) * np.eye(n)
+    response = np.linalg.cholesky(covariance) @ rng.normal(size=(n, n_factors))
+    chosen = choose_kernel(embeddings, embeddings.genes, response)
+    return chosen[0].length_scale / typical, chosen[3]
+
+
+def test_choice_recovers_the_length_scale():
+    truths = (0.25, 0.7, 2.0)
+    chosen = np.array([[simulated_choice(truth, seed)[0] for seed in range(3)] for truth in truths])
+    assert np.isclose(chosen[..., None], LENGTH_SCALES).any(axis=-1).all()  # of those that are tried
+    centre = np.median(chosen, axis=1)
+    assert centre[0] < centre[1] < centre[2]
+    assert (np.abs(np.log(centre / truths)) < np.log(1.5)).all()
+
+
+def test_choice_recovers_the_share():
+    assert simulated_choice(0.7, 0, share=0.95)[1].mean() > 0.7
+    assert simulated_choice(0.7, 0, share=0.02)[1].mean() < 0.3
+
+
+def test_choice_returns_the_kernel_of_all_perturbations():
+    embeddings = some_embeddings(8)
+    perturbations = [*embeddings.genes, "NEW", "NEWER", "G0+G1"]
+    response = np.random.default_rng(0).normal(size=(11, 3))
+    kernel, eigenvalues, eigenvectors, share = choose_kernel(embeddings, perturbations, response)
+    matrix = eigenvectors @ np.diag(eigenvalues) @ eigenvectors.T
+    expected = kernel_between(perturbations, perturbations, embeddings, kernel)
+    expected[8, 8] = expected[9, 9] = 1  # related to no other, but a response like any other
+    np.testing.assert_allclose(matrix, expected, atol=1e-12)
+    assert share.shape == (3,)
+    assert ((share > 0) & (share < 1)).all()

@@ -1,0 +1,90 @@
+"""Simulated screens against the truth that comes with them."""
+
+import numpy as np
+import pytest
+
+import distpert
+
+
+def test_same_seed_same_screen(small):
+    again = distpert.simulate(n_perturbations=6, n_unseen=1, n_genes=5, n_cells=20, n_controls=50, seed=1)
+    np.testing.assert_array_equal(again.adata.X, small.adata.X)
+    assert again.adata.obs.equals(small.adata.obs)
+    assert again.embeddings.equals(small.embeddings)
+    assert again.truth.identical(small.truth)
+
+
+def test_another_seed_another_screen(small):
+    other = distpert.simulate(n_perturbations=6, n_unseen=1, n_genes=5, n_cells=20, n_controls=50, seed=2)
+    assert other.adata.shape == small.adata.shape
+    assert not np.array_equal(other.adata.X, small.adata.X)
+    assert not np.allclose(other.truth["histogram"], small.truth["histogram"])
+
+
+def test_shapes(context_screen):
+    adata, truth = context_screen.adata, context_screen.truth
+    assert adata.shape == (2 * (200 + 10 * 60), 14)
+    assert adata.X.dtype == np.float32
+    sizes = adata.obs.groupby(["perturbation", "context"], observed=True).size()
+    assert len(sizes) == 2 * 11
+    assert (sizes["control"] == 200).all()
+    assert (sizes.drop("control") == 60).all()
+    assert dict(truth.sizes) == {"perturbation": 12, "context": 2, "gene": 14, "bin": 15, "factor": 3}
+    assert context_screen.embeddings.shape == (12, 2)
+    assert context_screen.embeddings.index.tolist() == truth["perturbation"].to_numpy().tolist()
+    assert repr(context_screen) == (
+        "Simulation: 1,600 cells, 12 perturbations (2 of them without cells) × 14 genes, 2 contexts"
+    )
+
+
+def test_one_context_has_no_column(small):
+    assert small.adata.obs.columns.tolist() == ["perturbation"]
+    assert repr(small).endswith("7 perturbations (1 of them without cells) × 5 genes, 1 context")
+
+
+def test_more_perturbations_than_genes(screen):
+    assert screen.adata.n_vars == 12
+    assert screen.adata.var_names.tolist() == screen.truth["perturbation"].to_numpy()[:12].tolist()
+
+
+@pytest.mark.parametrize("name", ["screen", "context_screen", "small"])
+def test_truth_is_a_distribution(name, request):
+    truth = request.getfixturevalue(name).truth["histogram"].to_numpy()
+    assert np.isfinite(truth).all()
+    assert (truth >= 0).all()
+    np.testing.assert_allclose(truth.sum(axis=-1), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["screen", "context_screen", "small"])
+def test_counted_bins_are_those_of_the_truth(name, request):
+    """Otherwise counts and truth could not be compared bin by bin."""
+    simulation = request.getfixturevalue(name)
+    histograms = distpert.count_histograms(simulation.adata)
+    np.testing.assert_allclose(histograms.centers, simulation.truth["center"], atol=1e-5)
+
+
+def test_counts_agree_with_truth(context_screen):
+    """Pearson's statistic of all groups lies where chi-square says, six standard deviations wide."""
+    histograms = distpert.count_histograms(context_screen.adata, context_key="context")
+    perturbed = histograms.dataset.isel(group=np.flatnonzero(histograms.dataset["perturbation"] != "control"))
+    truth = np.stack(
+        [
+            context_screen.truth["histogram"].sel(perturbation=p, context=c).to_numpy()
+            for p, c in zip(perturbed["perturbation"].to_numpy(), perturbed["context"].to_numpy(), strict=True)
+        ]
+    )
+    expected = perturbed["n_cells"].to_numpy()[:, None, None] * truth
+    counts = perturbed["counts"].to_numpy()
+    assert counts[expected < 1e-6].sum() == 0
+    large = expected > 5
+    statistic = ((counts - expected)[large] ** 2 / (expected * (1 - truth))[large]).sum()
+    assert abs(statistic - large.sum()) < 6 * np.sqrt(2 * large.sum())
+
+
+def test_on_target_tilt_lowers_the_perturbed_gene(screen):
+    """Against what all other perturbations do to the same gene."""
+    mean = (screen.truth["histogram"].isel(context=0) * screen.truth["center"]).sum("bin")
+    genes = screen.adata.var_names.tolist()
+    own = np.array([float(mean.sel(perturbation=gene, gene=gene)) for gene in genes])
+    others = np.array([float(mean.drop_sel(perturbation=gene).sel(gene=gene).mean()) for gene in genes])
+    assert (own < others).mean() > 0.9

@@ -1,0 +1,169 @@
+"""A fit saved and loaded is the same fit; a damaged file is refused."""
+
+import pickle
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+import distpert
+
+
+@pytest.fixture
+def path(small_fit, tmp_path):
+    file = tmp_path / "fit.nc"
+    small_fit.save(file)
+    return file
+
+
+def predictions(fit, labels):
+    prediction = fit.predict(labels, num_draws=20, progress_bar=False)
+    return [prediction.histogram(), prediction.histogram("wasserstein"), prediction.moments(n_cells=30)]
+
+
+@pytest.mark.parametrize("name", ["fitted", "context_fit", "small_fit"])
+def test_round_trip(name, request, tmp_path):
+    fit = request.getfixturevalue(name)
+    fit.save(tmp_path / "fit.nc")
+    loaded = distpert.load(tmp_path / "fit.nc")
+    assert loaded.parameters.identical(fit.parameters)
+    assert all(loaded.parameters[name].dtype == fit.parameters[name].dtype for name in fit.parameters)
+    assert loaded.histograms.dataset.identical(fit.histograms.dataset)
+    assert (loaded.embeddings.genes, loaded.embeddings.source_dims) == (
+        fit.embeddings.genes,
+        fit.embeddings.source_dims,
+    )
+    np.testing.assert_array_equal(loaded.embeddings.vectors, fit.embeddings.vectors)
+    np.testing.assert_array_equal(loaded.loss, fit.loss)
+    assert (loaded.kernel, loaded.converged, loaded.seconds) == (fit.kernel, fit.converged, fit.seconds)
+    assert loaded.settings == fit.settings
+    assert repr(loaded) == repr(fit)
+    labels = ["GENE2", fit.embeddings.genes[-1], "GENE4+GENE1"]
+    for left, right in zip(predictions(loaded, labels), predictions(fit, labels), strict=True):
+        assert left.identical(right)
+
+
+def test_fresh_process(small_fit, path, tmp_path):
+    labels = ["GENE2", "GENE6", "GENE4+GENE1"]
+    script = (
+        "import sys, numpy as np, distpert\n"
+        "prediction = distpert.load(sys.argv[1]).predict(sys.argv[3:], num_draws=20, progress_bar=False)\n"
+        "np.savez(sys.argv[2], histogram=prediction.histogram(), mean=prediction.moments(n_cells=30)['mean'])\n"
+    )
+    out = tmp_path / "out.npz"
+    subprocess.run([sys.executable, "-c", script, str(path), str(out), *labels], check=True)
+    histogram, _, moments = predictions(small_fit, labels)
+    with np.load(out) as saved:
+        np.testing.assert_array_equal(saved["histogram"], histogram)
+        np.testing.assert_array_equal(saved["mean"], moments["mean"])
+
+
+def test_save_again_gives_the_same(path, tmp_path):
+    loaded = distpert.load(path)
+    loaded.save(tmp_path / "again.nc")
+    assert distpert.load(tmp_path / "again.nc").parameters.identical(loaded.parameters)
+    loaded.save(path)  # over the file it was read from
+    assert distpert.load(path).parameters.identical(loaded.parameters)
+    assert {file.name for file in tmp_path.iterdir()} == {"fit.nc", "again.nc"}
+
+
+def test_numpy_seed_can_be_saved(small, small_fit, tmp_path):
+    fit = distpert.fit(small.adata, small.embeddings, seed=np.int64(0), progress_bar=False)
+    fit.save(tmp_path / "fit.nc")
+    assert distpert.load(tmp_path / "fit.nc").settings["seed"] == 0
+    assert fit.parameters.identical(small_fit.parameters)
+
+
+def test_loaded_settings_fit_again(small, small_fit, path):
+    """Priors and optimisation come back as what can be passed to `fit`."""
+    settings = distpert.load(path).settings
+    again = distpert.fit(
+        small.adata,
+        small.embeddings,
+        priors=distpert.Priors(**settings["priors"]),
+        optimisation=distpert.Optimisation(**settings["optimisation"]),
+        seed=settings["seed"],
+        progress_bar=False,
+    )
+    assert again.parameters.identical(small_fit.parameters)
+
+
+def test_paths_may_be_strings(small_fit, tmp_path):
+    small_fit.save(str(tmp_path / "fit.nc"))
+    assert distpert.load(str(tmp_path / "fit.nc")).perturbations == small_fit.perturbations
+
+
+def test_no_pickle(small_fit, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        pytest.fail("pickle was used")
+
+    for name in ("dump", "dumps", "load", "loads"):
+        monkeypatch.setattr(pickle, name, refuse)
+    small_fit.save(tmp_path / "fit.nc")
+    distpert.load(tmp_path / "fit.nc")
+
+
+# ------------------------------------------------------------------------------------------------------ damaged files
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*nowhere.nc"):
+        distpert.load(tmp_path / "nowhere.nc")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.95])
+def test_truncated_file(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"fit.nc: it is damaged, or not a netCDF file"):
+        distpert.load(path)
+
+
+def test_random_bytes(path):
+    path.write_bytes(np.random.default_rng(0).bytes(10_000))
+    with pytest.raises(ValueError, match=r"fit.nc: it is damaged, or not a netCDF file"):
+        distpert.load(path)
+
+
+def test_file_of_histograms(small_fit, tmp_path):
+    small_fit.histograms.save(tmp_path / "counts.nc")
+    with pytest.raises(ValueError, match=r"counts.nc holds no fit: .*distpert.load_histograms"):
+        distpert.load(tmp_path / "counts.nc")
+
+
+def test_any_other_netcdf_file(tmp_path):
+    xr.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"x.nc holds no fit"):
+        distpert.load(tmp_path / "x.nc")
+
+
+def test_newer_version(path):
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(ValueError, match=r"format version 99, and this distpert reads up to 1: upgrade distpert"):
+        distpert.load(path)
+
+
+@pytest.mark.parametrize("part", ["histograms", "embeddings", "parameters", "loss", "embeddings/vectors"])
+def test_file_that_lacks_a_part(path, part):
+    with h5py.File(path, "r+") as file:
+        del file[part]
+    with pytest.raises(ValueError, match=r"damaged"):
+        distpert.load(path)
+
+
+def test_failed_save_leaves_the_old_file(small_fit, path, tmp_path, monkeypatch):
+    before = path.read_bytes()
+
+    def fail(tree, file, **options):
+        file.write_bytes(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(xr.DataTree, "to_netcdf", fail)
+    with pytest.raises(OSError, match="disk full"):
+        small_fit.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["fit.nc"]

@@ -1,0 +1,134 @@
+"""The start of the optimisation: factors of a screen without noise, and the explained share by brute force."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.linalg import subspace_angles
+from scipy.special import softmax
+
+from distpert.warm_start import SHRINK_CELLS, explained_variance, factorise
+
+N_PERTURBATIONS, N_FACTORS, N_GENES, N_BINS = 20, 3, 10, 7
+ENORMOUS = 1e12
+
+
+def low_rank_screen(n_contexts=1, size=0.01, seed=0):
+    """Expected counts of enormous samples, whose log-ratios are small enough for their normalisation not to matter."""
+    rng = np.random.default_rng(seed)
+    control = rng.dirichlet(np.full(N_BINS, 4.0), size=(n_contexts, N_GENES))
+    common = rng.normal(size=(N_GENES, N_BINS)) * 0.5
+    response = rng.normal(size=(N_PERTURBATIONS, N_FACTORS))
+    response -= response.mean(axis=0)
+    loading = rng.normal(size=(N_FACTORS, N_GENES, N_BINS)) * size
+    # So that a shift leaves the sum of probabilities as it is, to first order.
+    base = softmax(np.log(control) + common, axis=-1).mean(axis=0)
+    loading -= (loading * base).sum(axis=-1, keepdims=True)
+    perturbation = np.repeat(np.arange(N_PERTURBATIONS), n_contexts)
+    context = np.tile(np.arange(n_contexts), N_PERTURBATIONS)
+    shift = np.tensordot(response, loading, axes=1)
+    probs = softmax(np.log(control)[context] + common + shift[perturbation], axis=-1)
+    n_cells = rng.uniform(0.5, 2, len(context)) * ENORMOUS
+    counts = probs * n_cells[:, None, None]
+    return {
+        "counts": counts,
+        "n_cells": n_cells,
+        "perturbation": perturbation,
+        "context": context,
+        "control": control,
+    }, {"common": common, "response": response, "loading": loading, "probs": probs}
+
+
+@pytest.mark.parametrize("n_contexts", [1, 2])
+def test_factors_of_a_low_rank_screen(n_contexts):
+    screen, truth = low_rank_screen(n_contexts)
+    common, loading, response = factorise(**screen, n_factors=N_FACTORS)
+    assert common.shape == (n_contexts, N_GENES, N_BINS)
+    assert loading.shape == (N_FACTORS, N_GENES, N_BINS)
+    assert response.shape == (N_PERTURBATIONS, N_FACTORS)
+    assert common.dtype == loading.dtype == response.dtype == np.float32
+    # The same responses, up to a rotation of factors.
+    assert np.cos(subspace_angles(response, truth["response"])).min() > 0.999
+    np.testing.assert_allclose(response.T @ response / N_PERTURBATIONS, np.eye(N_FACTORS), atol=1e-4)
+    # And together they give back the histograms that were put in, to second order of the shifts.
+    logits = np.log(screen["control"])[screen["context"]] + common[screen["context"]]
+    logits = logits + np.tensordot(response, loading, axes=1)[screen["perturbation"]]
+    np.testing.assert_allclose(softmax(logits, axis=-1), truth["probs"], rtol=5e-3 if n_contexts == 1 else 3e-2)
+    plain = np.log(truth["probs"]) - np.log(screen["control"])[screen["context"]] - common[screen["context"]]
+    left = plain - np.tensordot(response, loading, axes=1)[screen["perturbation"]]
+    assert left.std() < (0.1 if n_contexts == 1 else 0.5) * plain.std()
+
+
+def test_factors_are_in_order_of_what_they_explain():
+    screen, _ = low_rank_screen(size=0.03)
+    _, loading, _ = factorise(**screen, n_factors=6)
+    weight = np.sqrt(screen["control"].mean(axis=0))
+    norms = np.linalg.norm((loading * weight).reshape(6, -1), axis=1)
+    assert (np.diff(norms[:3]) < 0).all()
+    assert norms[3:].max() < 0.2 * norms[:3].min()
+    _, fewer, _ = factorise(**screen, n_factors=2)
+    np.testing.assert_allclose(fewer, loading[:2], atol=1e-6)
+
+
+def test_common_shift_of_perturbations_that_all_do_the_same():
+    screen, truth = low_rank_screen(size=0.0)
+    common, loading, _ = factorise(**screen, n_factors=2)
+    np.testing.assert_allclose(softmax(np.log(screen["control"][0]) + common[0], axis=-1), truth["probs"][0], rtol=1e-5)
+    np.testing.assert_allclose(loading, 0, atol=1e-5)
+
+
+def test_few_cells_are_shrunk():
+    """One perturbation of a handful of cells, by loop: its log-ratio is that of n + S base over N + S."""
+    rng = np.random.default_rng(0)
+    control = rng.dirichlet(np.full(4, 3.0), size=(1, 2))
+    n_cells = np.array([5, 40, 300])
+    counts = np.stack([rng.multinomial(n, control[0]) for n in n_cells])
+    common, loading, response = factorise(counts, n_cells, np.arange(3), np.zeros(3, int), control, n_factors=2)
+    total = counts.sum(axis=0)
+    first = np.log((total + SHRINK_CELLS * control[0]) / ((345 + SHRINK_CELLS) * control[0]))
+    base = control[0] * np.exp(first)
+    ratios = np.zeros((3, 2, 4))
+    for p in range(3):
+        for g in range(2):
+            for b in range(4):
+                shrunk = (counts[p, g, b] + SHRINK_CELLS * base[g, b]) / (n_cells[p] + SHRINK_CELLS)
+                ratios[p, g, b] = np.log(shrunk / base[g, b])
+    np.testing.assert_allclose(common[0], first + ratios.mean(axis=0), atol=1e-5)
+    # Centred ratios of three perturbations have rank two.
+    np.testing.assert_allclose(np.tensordot(response, loading, axes=1), ratios - ratios.mean(axis=0), atol=1e-5)
+
+
+def brute_force(z, matrix):
+    grid = np.linspace(0.01, 0.95, 48)
+    eye = np.eye(len(z))
+    evidence = [stats.multivariate_normal.logpdf(z, cov=rho * matrix + (1 - rho) * eye) for rho in grid]
+    return grid[np.argmax(evidence)], max(evidence)
+
+
+def test_explained_variance_by_brute_force():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(25, 2))
+    matrix = np.exp(-np.linalg.norm(points[:, None] - points, axis=-1))
+    shares = [0.05, 0.5, 0.9]
+    response = np.stack(
+        [np.linalg.cholesky(rho * matrix + (1 - rho) * np.eye(25)) @ rng.normal(size=25) for rho in shares], axis=1
+    )
+    share, evidence = explained_variance(response, *np.linalg.eigh(matrix))
+    expected = [brute_force(z, matrix) for z in response.T]
+    np.testing.assert_allclose(share, [e[0] for e in expected])
+    constant = 0.5 * response.size * np.log(2 * np.pi)
+    np.testing.assert_allclose(evidence - constant, sum(e[1] for e in expected), rtol=1e-10)
+
+
+def test_explained_share_follows_the_truth():
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(200, 2))
+    matrix = np.exp(-np.linalg.norm(points[:, None] - points, axis=-1) / 2)
+    chol = np.linalg.cholesky(matrix)
+    share = [
+        explained_variance(
+            np.sqrt(rho) * chol @ rng.normal(size=(200, 20)) + np.sqrt(1 - rho) * rng.normal(size=(200, 20)),
+            *np.linalg.eigh(matrix),
+        )[0].mean()
+        for rho in (0.1, 0.5, 0.9)
+    ]
+    np.testing.assert_allclose(share, (0.1, 0.5, 0.9), atol=0.1)
