@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distpert.labels import genes_of
-
-if TYPE_CHECKING:
-    from distpert.histograms import Histograms
 
 # Cells' worth of the pooled histogram that each control histogram is shrunk towards. What a control sample of a few
 # hundred cells happens not to show in a bin would else count as impossible without a perturbation.
@@ -59,8 +55,3 @@ def target_indices(perturbations: Sequence[str], genes: Sequence[str]) -> NDArra
     targets = [[position.get(gene, len(genes)) for gene in dict.fromkeys(genes_of(p))] for p in perturbations]
     width = max(map(len, targets), default=1)
     return np.array([row + [len(genes)] * (width - len(row)) for row in targets], dtype=np.int32)
-
-
-def perturbed_groups(histograms: Histograms) -> NDArray[np.intp]:
-    """Positions of the groups that are not controls."""
-    return np.flatnonzero(histograms.dataset["perturbation"].to_numpy() != histograms.control)

@@ -67,7 +67,10 @@ def choose_kernel(
         share of each factor's variance that it explains, (factor,).
     """
     known = embeddings.of([label for label in perturbations if embeddings.has(label)])
-    typical = np.median(distances(known, known)[np.triu_indices(len(known), 1)])
+    gaps = distances(known, known)[np.triu_indices(len(known), 1)]
+    if not gaps.any():
+        raise ValueError("all training perturbations have the same embedding: it cannot tell them apart")
+    typical = np.median(gaps[gaps > 0])
     best = None
     for scale in LENGTH_SCALES:
         kernel = Kernel(float(scale * typical))

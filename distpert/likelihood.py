@@ -119,10 +119,11 @@ def _value_and_gradients(logits: Array, log_concentration: Array, counts: Array)
     probs = jnp.maximum(jnp.exp(log_probs), _TINY)
     a = jnp.maximum(concentration * probs, _TINY)
     weight = probs * (concentration + n_cells)
-    y = residual_counts(logits, counts) / weight
-    ratio = (a + counts) / weight
-    log_ratio = _log_relative(y, ratio)
     seen = counts > 0
+    # An empty bin's y does not depend on the bin; the same number for all lets them cancel exactly below.
+    y = jnp.where(seen, residual_counts(logits, counts) / weight, -n_cells / (concentration + n_cells))
+    ratio = jnp.where(seen, (a + counts) / weight, concentration / (concentration + n_cells))
+    log_ratio = _log_relative(y, ratio)
     after = jnp.where(seen, a + counts, a)
 
     remainder = stirling_remainder(after) - stirling_remainder(a) - 0.5 * jnp.log(after / a)
@@ -132,8 +133,11 @@ def _value_and_gradients(logits: Array, log_concentration: Array, counts: Array)
     value = value.sum(axis=-1) - total[..., 0]
 
     digamma = scaled_digamma_remainder(a, after) - scaled_digamma_remainder(a, a)
-    mean_slope = (a * log_ratio + digamma).sum(axis=-1, keepdims=True)
-    logits_gradient = a * log_ratio + digamma - probs * mean_slope
+    # Relative to the likeliest bin, which else would be the difference of two numbers of the size of N.
+    likeliest = jnp.argmax(logits, axis=-1, keepdims=True)
+    slope = log_ratio - jnp.take_along_axis(log_ratio, likeliest, axis=-1)
+    mean_slope = (a * slope + digamma).sum(axis=-1, keepdims=True)
+    logits_gradient = a * slope + digamma - probs * mean_slope
     total_digamma = scaled_digamma_remainder(concentration, concentration + n_cells)
     total_digamma = total_digamma - scaled_digamma_remainder(concentration, concentration)
     concentration_gradient = (a * _bregman_conjugate(y, log_ratio) + digamma).sum(axis=-1) - total_digamma[..., 0]
@@ -219,7 +223,7 @@ class DirichletCategorical(dist.Distribution):
     log_concentration
         (...) log kappa.
     total_count
-        (...) number of cells N; only sampling needs it.
+        (...) number of cells N. ``log_prob`` takes it from the counts; sampling, and the check of values, do not.
     """
 
     arg_constraints = {  # noqa: RUF012 (numpyro reads this class attribute)

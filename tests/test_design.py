@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from distpert.design import (
     PSEUDO_CELLS,
     UNIFORM_CELLS,
     control_histograms,
     on_target_tilts,
-    perturbed_groups,
     target_indices,
 )
 
@@ -86,11 +84,3 @@ def test_target_indices(perturbations, expected):
     ours = target_indices(perturbations, ["A", "B", "C"])
     assert ours.dtype == np.int32
     np.testing.assert_array_equal(ours, expected)
-
-
-def test_perturbed_groups():
-    class Screen:
-        dataset = xr.Dataset({"perturbation": ("group", ["A", "ctrl", "B", "ctrl"])})
-        control = "ctrl"
-
-    np.testing.assert_array_equal(perturbed_groups(Screen()), [0, 2])

@@ -94,3 +94,13 @@ def test_choice_returns_the_kernel_of_all_perturbations():
     np.testing.assert_allclose(matrix, expected, atol=1e-12)
     assert share.shape == (3,)
     assert ((share > 0) & (share < 1)).all()
+
+
+def test_embeddings_that_tell_nothing_apart():
+    vectors = np.r_[np.ones((3, 2)), [[0.0, 1.0]]].astype(np.float32)
+    same = Embeddings(("A", "B", "C", "D"), vectors, (2,))
+    with pytest.raises(ValueError, match="same embedding"):
+        choose_kernel(same, ["A", "B", "C"], np.zeros((3, 1)))
+    # Some equal ones do no harm.
+    kernel, *_ = choose_kernel(same, ["A", "B", "C", "D"], np.eye(4)[:, :2])
+    assert kernel.length_scale > 0

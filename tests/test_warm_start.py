@@ -6,7 +6,8 @@ from scipy import stats
 from scipy.linalg import subspace_angles
 from scipy.special import softmax
 
-from distpert.warm_start import SHRINK_CELLS, explained_variance, factorise
+from distpert.design import on_target_tilts
+from distpert.warm_start import SHRINK_CELLS, explained_variance, factorise, regress_tilts
 
 N_PERTURBATIONS, N_FACTORS, N_GENES, N_BINS = 20, 3, 10, 7
 ENORMOUS = 1e12
@@ -132,3 +133,29 @@ def test_explained_share_follows_the_truth():
         for rho in (0.1, 0.5, 0.9)
     ]
     np.testing.assert_allclose(share, (0.1, 0.5, 0.9), atol=0.1)
+
+
+def test_tilts_of_many_cells_are_recovered():
+    rng = np.random.default_rng(3)
+    control = rng.dirichlet(np.full(15, 2.0), size=(2, 4))  # two contexts, four genes
+    common = rng.normal(scale=0.2, size=(2, 4, 15))
+    tilts = on_target_tilts(control)
+    truth = np.array([[-1.5, 0.2], [-0.5, -0.3], [2.0, 0.1]])
+    targets = np.array([[0, 4], [1, 2], [4, 4]])  # one gene, two genes, none measured
+    perturbation, context = np.repeat(np.arange(3), 2), np.tile([0, 1], 3)
+    counts = np.empty((6, 4, 15))
+    for group, (p, c) in enumerate(zip(perturbation, context, strict=True)):
+        logits = np.log(control[c]) + common[c]
+        for gene in targets[p][targets[p] < 4]:
+            logits[gene] += truth[p] @ tilts[c, gene]
+        counts[group] = 1e7 * softmax(logits, axis=-1)
+    found = regress_tilts(counts, np.full(6, 1e7), perturbation, context, control, common, tilts, targets)
+    np.testing.assert_allclose(found[:2], truth[:2], atol=0.05)
+    np.testing.assert_allclose(found[2], found[:2].mean(axis=0), rtol=1e-5)  # nothing is known of it
+
+
+def test_tilts_without_a_measured_target_are_zero():
+    control = np.full((1, 2, 5), 0.2)
+    tilts = on_target_tilts(control)
+    arguments = (np.full((3, 2, 5), 4), np.full(3, 20), np.arange(3), np.zeros(3, int), control, np.zeros((1, 2, 5)))
+    np.testing.assert_array_equal(regress_tilts(*arguments, tilts, np.full((3, 1), 2)), 0)
