@@ -178,8 +178,7 @@ def test_concentration_is_found(fitted):
 
 
 def test_on_target_tilt_is_found(screen, fitted):
-    """The truth is −2; the short optimisation stops before all the way."""
-    assert -2.6 < fitted.parameters["tilt_mean"][0] < -1.4  # the truth is -2
+    assert -2.6 < fitted.parameters["tilt_mean"][0] < -1.4  # −2 in truth
     measured = [i for i, label in enumerate(fitted.perturbations) if label in fitted.genes]
     assert (fitted.parameters["on_target"][measured, 0] < 0).all()
 
