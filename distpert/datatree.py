@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.draws import Block
 from distpert.histograms import Histograms, count_histograms
 from distpert.labels import listed
 from distpert.moments import MOMENTS, histogram_moments
@@ -52,8 +53,8 @@ def build_datatree(prediction: Prediction, adata: AnnData | Histograms | None) -
         observed = {name: (counts.dims[:-1], value) for name, value in zip(MOMENTS, moments, strict=True)}
         groups["observed_data"] = xr.Dataset({"counts": counts, **observed})
         groups["constant_data"] = edges.assign(n_cells=n_cells)
-        log_likelihood = prediction.log_likelihood(counts).to_dataset(name="counts")
-        groups["log_likelihood"] = log_likelihood.expand_dims(chain=[0])
+        likelihood = log_likelihood(prediction, counts).to_dataset(name="counts")
+        groups["log_likelihood"] = likelihood.expand_dims(chain=[0])
     groups["posterior_predictive"] = prediction.moments(n_cells=n_cells).expand_dims(chain=[0])
     return xr.DataTree.from_dict(groups)
 
@@ -99,3 +100,25 @@ def observed_counts(prediction: Prediction, adata: AnnData | Histograms) -> xr.D
         },
     )
     return array if fit.histograms.context_key else array.isel(context=0, drop=True)
+
+
+def log_likelihood(prediction: Prediction, counts: xr.DataArray) -> xr.DataArray:
+    """Log-probability of observed cells; see `Prediction.log_likelihood`."""
+    import jax
+
+    from distpert.likelihood import dirichlet_categorical_log_prob
+
+    log_prob = jax.jit(dirichlet_categorical_log_prob)
+    log_concentration = prediction.fit.parameters["log_concentration"].to_numpy()
+    wanted = {"perturbation": list(prediction.perturbations), "gene": list(prediction.genes)}
+    if prediction.fit.histograms.context_key:
+        wanted["context"] = list(prediction.contexts)
+    observed = counts.sel(wanted).transpose("perturbation", ..., "gene", "bin").to_numpy()
+    observed = observed.reshape(len(prediction.perturbations), len(prediction.contexts), *observed.shape[-2:])
+
+    def of_block(block: Block) -> NDArray:
+        logits = np.log(np.maximum(prediction._probs(block), np.finfo(np.float32).tiny))
+        seen = observed[block.perturbation, block.context, block.genes].astype(np.float32)
+        return np.asarray(log_prob(logits, log_concentration[block.genes], seen))
+
+    return prediction._labelled(prediction._collect(of_block, (), draws=True), (), draws=True)

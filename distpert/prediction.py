@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     CellNumbers: TypeAlias = int | Mapping[str, int] | ArrayLike | None
 
-_HISTOGRAM, _REPLICATE, _CELLS = range(3)  # purposes of a block's random numbers
+_HISTOGRAM, _REPLICATE = range(2)  # purposes of a block's random numbers
 _STATISTICS = ("median", "lower", "upper")
 
 
@@ -224,24 +224,9 @@ class Prediction:
             (draw, perturbation, [context,] gene) in nats, of all cells of a group, with the histogram's own variation
             (the Dirichlet) integrated out.
         """
-        import jax
+        from distpert.datatree import log_likelihood
 
-        from distpert.likelihood import dirichlet_categorical_log_prob
-
-        log_prob = jax.jit(dirichlet_categorical_log_prob)
-        log_concentration = self.fit.parameters["log_concentration"].to_numpy()
-        wanted = {"perturbation": list(self.perturbations), "gene": list(self.genes)}
-        if self._has_contexts:
-            wanted["context"] = list(self.contexts)
-        observed = counts.sel(wanted).transpose("perturbation", ..., "gene", "bin").to_numpy()
-        observed = observed.reshape(len(self.perturbations), len(self.contexts), *observed.shape[-2:])
-
-        def of_block(block: Block) -> NDArray:
-            logits = np.log(np.maximum(self._probs(block), np.finfo(np.float32).tiny))
-            seen = observed[block.perturbation, block.context, block.genes].astype(np.float32)
-            return np.asarray(log_prob(logits, log_concentration[block.genes], seen))
-
-        return self._labelled(self._collect(of_block, (), draws=True), (), draws=True)
+        return log_likelihood(self, counts)
 
     def sample_cells(self, n_cells: int = 500, *, seed: int = 0) -> AnnData:
         """Draw synthetic cells.
@@ -263,30 +248,9 @@ class Prediction:
             Cells × genes, ``X`` the centre of the drawn bin in the units of the training data; ``obs`` has
             ``perturbation`` and, where there is one, the context under its key.
         """
-        import anndata
-        import pandas as pd
+        from distpert.cells import draw_cells
 
-        if n_cells < 1:
-            raise ValueError(f"n_cells must be at least 1, not {n_cells}")
-        centers = self.fit.centers
-
-        def cells(block: Block) -> NDArray:
-            rng = self._generator(block, _CELLS + seed)
-            cdf = self._draw(block).cumsum(axis=-1)
-            chosen = cdf[rng.integers(self.num_draws, size=n_cells)]
-            level = rng.random((*chosen.shape[:-1], 1), dtype=np.float32) * chosen[..., -1:]
-            drawn = (level > chosen[..., :-1]).sum(axis=-1)  # (cell, gene)
-            return np.take_along_axis(centers[block.genes].T, drawn, axis=0).T
-
-        values = self._collect(cells, (n_cells,))  # (perturbation, context, gene, cell)
-        matrix = np.moveaxis(values, -1, -2).reshape(-1, len(self.genes))
-        repeats = len(self.contexts) * n_cells
-        obs = pd.DataFrame({"perturbation": pd.Categorical(np.repeat(self.perturbations, repeats))})
-        if self._has_contexts:
-            context = np.tile(np.repeat(self.contexts, n_cells), len(self.perturbations))
-            obs[self.fit.histograms.context_key] = pd.Categorical(context)
-        obs.index = [f"synthetic{i}" for i in range(len(obs))]
-        return anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=list(self.genes)))
+        return draw_cells(self, n_cells, seed)
 
     def to_datatree(self, adata: AnnData | None = None) -> xr.DataTree:
         """Lay out the posterior as ArviZ does.

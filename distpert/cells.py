@@ -1,0 +1,44 @@
+"""Synthetic cells, drawn from predicted histograms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.draws import Block
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from distpert.prediction import Prediction
+
+FIRST_PURPOSE = 2  # the random numbers of cells are none of those that the histograms and replicates are drawn with
+
+
+def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
+    """Draw cells; see `Prediction.sample_cells`."""
+    import anndata
+    import pandas as pd
+
+    if n_cells < 1:
+        raise ValueError(f"n_cells must be at least 1, not {n_cells}")
+    centers = prediction.fit.centers
+
+    def cells(block: Block) -> NDArray:
+        rng = prediction._generator(block, FIRST_PURPOSE + seed)
+        cdf = prediction._draw(block).cumsum(axis=-1)
+        chosen = cdf[rng.integers(prediction.num_draws, size=n_cells)]
+        level = rng.random((*chosen.shape[:-1], 1), dtype=np.float32) * chosen[..., -1:]
+        drawn = (level > chosen[..., :-1]).sum(axis=-1)  # (cell, gene)
+        return np.take_along_axis(centers[block.genes].T, drawn, axis=0).T
+
+    values = prediction._collect(cells, (n_cells,))  # (perturbation, context, gene, cell)
+    matrix = np.moveaxis(values, -1, -2).reshape(-1, len(prediction.genes))
+    repeats = len(prediction.contexts) * n_cells
+    obs = pd.DataFrame({"perturbation": pd.Categorical(np.repeat(prediction.perturbations, repeats))})
+    if (key := prediction.fit.histograms.context_key) is not None:
+        obs[key] = pd.Categorical(np.tile(np.repeat(prediction.contexts, n_cells), len(prediction.perturbations)))
+    obs.index = [f"synthetic{i}" for i in range(len(obs))]
+    return anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=list(prediction.genes)))
