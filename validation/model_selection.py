@@ -25,7 +25,7 @@ VARIANTS = {
     "8 factors": {"n_factors": 8},
     "32 factors": {"n_factors": 32},
     "10 epochs": {"optimisation": Optimisation(max_epochs=10, min_steps=1)},
-    "100 epochs": {"optimisation": Optimisation(max_epochs=100, tolerance=0)},
+    "100 epochs, no stopping rule": {"optimisation": Optimisation(max_epochs=100, patience=100)},
     "step size 0.02": {"optimisation": Optimisation(step_size=0.02)},
     "step size 0.08": {"optimisation": Optimisation(step_size=0.08)},
     "smoother loadings": {"priors": Priors(loading=0.03)},
