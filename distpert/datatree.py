@@ -77,7 +77,7 @@ def observed_counts(prediction: Prediction, adata: AnnData | Histograms) -> xr.D
                 "the histograms have other bins than the fit: count_histograms(adata, bins=fit.histograms)"
             )
     else:
-        histograms = count_histograms(adata, bins=fit.histograms, **fit.settings["columns"])
+        histograms = count_histograms(adata, bins=fit.histograms, **fit.histograms.columns)
     dataset = histograms.dataset
     rows = {
         (str(label), str(context)): row
@@ -88,7 +88,10 @@ def observed_counts(prediction: Prediction, adata: AnnData | Histograms) -> xr.D
     wanted = [[(label, context) for context in prediction.contexts] for label in prediction.perturbations]
     if missing := [pair for pairs in wanted for pair in pairs if pair not in rows]:
         names = listed(label if context == "all" else f"{label} in {context}" for label, context in missing)
-        raise ValueError(f"no cells to compare with for {names}: predict only what the data have")
+        raise ValueError(
+            f"no cells to compare with for {names}: predict only perturbations and contexts that the "
+            "data have: fit.predict(..., context=)"
+        )
     values: NDArray = dataset["counts"].to_numpy()[[[rows[pair] for pair in pairs] for pairs in wanted]]
     array = xr.DataArray(
         values,

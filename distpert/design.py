@@ -9,18 +9,26 @@ from numpy.typing import NDArray
 
 from distpert.labels import genes_of
 
-# Cells' worth of the pooled histogram that each control histogram is shrunk towards. What a control sample of a few
-# hundred cells happens not to show in a bin would else count as impossible without a perturbation.
+# Cells' worth of its context's pooled histogram that each control histogram is shrunk towards. What a few hundred
+# control cells happen not to show in a bin would else count as impossible without a perturbation.
 PSEUDO_CELLS = 300.0
 # Cells' worth of a uniform histogram that the pooled one is shrunk towards: no bin is impossible.
 UNIFORM_CELLS = 1.0
 
 
-def control_histograms(counts: NDArray, n_cells: NDArray, context: NDArray, is_control: NDArray) -> NDArray[np.float64]:
-    """Smoothed control histograms (context, gene, bin), each row summing to one.
+def observed_controls(counts: NDArray, n_cells: NDArray, context: NDArray, is_control: NDArray) -> NDArray[np.float64]:
+    """Control histograms (context, gene, bin) as the control cells show them; arguments as in `base_histograms`."""
+    chosen = [is_control & (context == c) for c in range(context.max() + 1)]
+    return np.stack([counts[rows].sum(axis=0, dtype=np.float64) / n_cells[rows].sum() for rows in chosen])
 
-    h_c = (n_c + A h̄) / (N_c + A), with n_c the counts of the context's N_c control cells, h̄ = (Σ n + u/B) / (Σ N + u)
-    the histogram of all cells and A, u = `PSEUDO_CELLS`, `UNIFORM_CELLS`.
+
+def base_histograms(counts: NDArray, n_cells: NDArray, context: NDArray, is_control: NDArray) -> NDArray[np.float64]:
+    """Smoothed control histograms (context, gene, bin), from which the model's shifts start.
+
+    h_c = (n_c + A h̄_c) / (N_c + A), with n_c the counts of the context's N_c control cells, h̄_c the histogram of
+    all the context's cells, perturbed ones included, plus u cells spread evenly, and A, u = `PSEUDO_CELLS`,
+    `UNIFORM_CELLS`. The common shift takes up what the smoothing adds; in a context of control cells alone it adds
+    next to nothing.
 
     Parameters
     ----------
@@ -30,12 +38,14 @@ def control_histograms(counts: NDArray, n_cells: NDArray, context: NDArray, is_c
         (group,) cells, index of the context, whether the cells are controls.
     """
     n_bins = counts.shape[-1]
-    pooled = (counts.sum(axis=0, dtype=np.float64) + UNIFORM_CELLS / n_bins) / (n_cells.sum() + UNIFORM_CELLS)
+    controls = observed_controls(counts, n_cells, context, is_control)
     smoothed = []
-    for c in range(context.max() + 1):
-        chosen = is_control & (context == c)
-        seen = counts[chosen].sum(axis=0, dtype=np.float64)
-        smoothed.append((seen + PSEUDO_CELLS * pooled) / (n_cells[chosen].sum() + PSEUDO_CELLS))
+    for c, control in enumerate(controls):
+        rows = context == c
+        total = counts[rows].sum(axis=0, dtype=np.float64) + UNIFORM_CELLS / n_bins
+        pooled = total / (n_cells[rows].sum() + UNIFORM_CELLS)
+        n_control = n_cells[rows & is_control].sum()
+        smoothed.append((n_control * control + PSEUDO_CELLS * pooled) / (n_control + PSEUDO_CELLS))
     return np.stack(smoothed)
 
 

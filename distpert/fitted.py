@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.design import control_histograms, on_target_tilts, target_indices
+from distpert.design import base_histograms, observed_controls, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, nearest_symbols
 from distpert.gaussian_process import predict_normal
 from distpert.histograms import Histograms
@@ -48,7 +48,7 @@ class Fit:
     converged : bool
         Whether the stopping rule ended the fit before its last epoch.
     settings : dict
-        Columns of the data, seed, priors and optimisation.
+        Seed, priors and optimisation.
     seconds : float
         Wall time of the whole fit, counting and compilation included.
     """
@@ -64,6 +64,7 @@ class Fit:
 
     def __repr__(self) -> str:
         histograms, key = self.histograms, self.histograms.context_key
+        measured = sum(bool(self.targets(label)) for label in self.perturbations)
         stopped = "by its stopping rule" if self.converged else "at the last epoch allowed"
         rows = [
             (
@@ -83,6 +84,7 @@ class Fit:
                 f"{self.loss[0]:.4f} to {self.loss[-1]:.4f} nats per cell and gene, {len(self.loss)} epochs, "
                 f"ended {stopped}",
             ),
+            ("on target", f"{measured} of {len(self.perturbations)} perturbations act on a measured gene"),
             ("time", f"{self.seconds:.1f} s"),
         ]
         if histograms.constant_genes:
@@ -128,14 +130,19 @@ class Fit:
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
-        """Log of the smoothed control histograms (context, gene, bin)."""
-        return np.log(self._control_histograms).astype(np.float32)
+        """Log of the smoothed control histograms that shifts start from (context, gene, bin)."""
+        return np.log(self._base_histograms).astype(np.float32)
+
+    @cached_property
+    def control(self) -> NDArray[np.float64]:
+        """Control histograms (context, gene, bin), as the control cells show them."""
+        return observed_controls(*self._groups)
 
     def control_moments(self) -> xr.Dataset:
-        """Mean, variance, skewness and excess kurtosis of the smoothed control histograms ([context,] gene)."""
+        """Mean, variance, skewness and excess kurtosis of the control cells ([context,] gene)."""
         import xarray as xr
 
-        values = histogram_moments(self._control_histograms, self.centers.astype(np.float64))
+        values = histogram_moments(self.control, self.centers.astype(np.float64))
         moments = xr.Dataset(
             {name: (("context", "gene"), value) for name, value in zip(MOMENTS, values, strict=True)},
             coords={"context": list(self.contexts), "gene": list(self.genes)},
@@ -145,7 +152,7 @@ class Fit:
     @cached_property
     def tilts(self) -> NDArray[np.float32]:
         """Directions of the on-target shift (context, gene, tilt, bin)."""
-        return on_target_tilts(self._control_histograms).astype(np.float32)
+        return on_target_tilts(self._base_histograms).astype(np.float32)
 
     @cached_property
     def centers(self) -> NDArray[np.float32]:
@@ -245,14 +252,16 @@ class Fit:
         return weight / weight.sum()
 
     @cached_property
-    def _control_histograms(self) -> NDArray[np.float64]:
+    def _base_histograms(self) -> NDArray[np.float64]:
+        return base_histograms(*self._groups)
+
+    @property
+    def _groups(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        """Counts, cells, index of the context and whether it is of controls, of each group."""
         dataset = self.histograms.dataset
-        return control_histograms(
-            dataset["counts"].to_numpy(),
-            dataset["n_cells"].to_numpy(),
-            np.searchsorted(self.contexts, dataset["context"].to_numpy()),
-            dataset["perturbation"].to_numpy() == self.histograms.control,
-        )
+        context = np.searchsorted(self.contexts, dataset["context"].to_numpy())
+        is_control = dataset["perturbation"].to_numpy() == self.histograms.control
+        return dataset["counts"].to_numpy(), dataset["n_cells"].to_numpy(), context, is_control
 
     @cached_property
     def _group_rows(self) -> dict[tuple[str, str], int]:
@@ -279,13 +288,15 @@ class Fit:
             on_target[unseen], on_target_scale[unseen] = parameters["tilt_mean"], parameters["tilt_scale"]
         return response, response_scale, on_target, on_target_scale
 
-    def _check_labels(self, given: list[str]) -> list[str]:
+    def _check_labels(self, given: list[Any]) -> list[str]:
         if not given:
             raise ValueError("no perturbation to predict")
         control = self.histograms.control
+        if wrong := [label for label in given if not isinstance(label, str)]:
+            raise TypeError(f"a label is a str, and a pair is written 'A+B'; got {wrong[0]!r}")
         labels = [canonical_label(label, control) for label in given]
         if control in labels:
-            raise ValueError(f"{control!r} labels the controls, whose histograms were observed: see Fit.log_control")
+            raise ValueError(f"{control!r} labels the controls, whose histograms were observed: see Fit.control")
         if repeated := sorted({label for label in labels if labels.count(label) > 1}):
             raise ValueError(f"named more than once (the order of genes does not matter): {listed(repeated)}")
         self.embeddings.of(

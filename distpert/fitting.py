@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.design import control_histograms, on_target_tilts, target_indices
+from distpert.design import base_histograms, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
 from distpert.histograms import Histograms, count_screen
@@ -118,6 +118,12 @@ def fit(
         raise ValueError(f"n_factors must be at least 1, not {n_factors}")
     if counted:
         histograms = adata
+        given = (perturbation_key, control, context_key, layer, gene_symbols, n_bins)
+        if given != ("perturbation", "control", None, None, None, 15):
+            raise ValueError(
+                "the histograms are already counted: perturbation_key, control, context_key, layer, gene_symbols and "
+                "n_bins belong to count_histograms"
+            )
         _check_controls(histograms)
         _check_perturbations(histograms.perturbations, embeddings)
     else:
@@ -132,6 +138,7 @@ def fit(
         _check_perturbations(sorted(set(screen.perturbation) - {"", screen.control}), embeddings)
         histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
 
+    _warn_of_bare_contexts(histograms)
     design, groups, start, kernel = _prepare(histograms, embeddings, n_factors, priors)
     result = optimise(
         design,
@@ -151,14 +158,6 @@ def fit(
         loss=result.loss,
         converged=result.converged,
         settings={
-            # How to read other cells of the same screen.
-            "columns": {
-                "perturbation_key": perturbation_key,
-                "control": histograms.control,
-                "context_key": histograms.context_key,
-                "layer": layer,
-                "gene_symbols": gene_symbols,
-            },
             "seed": operator.index(seed),  # a plain int, for the file
             "priors": priors._asdict(),
             "optimisation": asdict(optimisation),
@@ -176,6 +175,18 @@ def _check_controls(histograms: Histograms) -> None:
         raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
 
 
+def _warn_of_bare_contexts(histograms: Histograms) -> None:
+    """Name contexts in which nothing was perturbed."""
+    groups = histograms.dataset
+    perturbed = groups["context"].to_numpy()[(groups["perturbation"] != histograms.control).to_numpy()]
+    if bare := sorted(set(histograms.contexts) - set(perturbed.tolist())):
+        warnings.warn(
+            f"only control cells in {listed(bare)}: what all perturbations do there is taken from the other contexts",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _prepare(
     histograms: Histograms, embeddings: Embeddings, n_factors: int | None, priors: Priors
 ) -> tuple[Design, Batch, dict[str, NDArray], Kernel]:
@@ -185,7 +196,7 @@ def _prepare(
     group_context = np.searchsorted(contexts, histograms.dataset["context"].to_numpy())
     counts, n_cells = histograms.counts.to_numpy(), histograms.n_cells.to_numpy()
     is_control = labels == histograms.control
-    control_histogram = control_histograms(counts, n_cells, group_context, is_control)
+    control_histogram = base_histograms(counts, n_cells, group_context, is_control)
 
     perturbed = np.flatnonzero(~is_control)
     counts, n_cells, group_context = counts[perturbed], n_cells[perturbed], group_context[perturbed]
@@ -205,8 +216,11 @@ def _prepare(
         tilts=tilts.astype(np.float32),
         targets=targets,
     )
+    # A context without perturbed cells has no shift of its own.
+    informed = np.isin(np.arange(len(contexts)), group_context)
+    common = factors.common[informed].mean(axis=0)
     start = {
-        "common": factors.common.mean(axis=0),
+        "common": common,
         "loading": factors.loading,
         "explained_share": share,
         "response": factors.response.T,
@@ -216,12 +230,16 @@ def _prepare(
         "log_concentration": np.full(len(histograms.genes), priors.log_concentration[0]),
     }
     if len(contexts) > 1:
-        start["context_shift"] = factors.common - factors.common.mean(axis=0)
+        start["context_shift"] = np.where(informed[:, None, None], factors.common - common, 0)
     groups = Batch(counts.astype(np.float32), n_cells.astype(np.int32), group_perturbation, group_context)
     return design, groups, start, kernel
 
 
 def _check_perturbations(perturbations: Sequence[str], embeddings: Embeddings) -> None:
+    if len(perturbations) < FEWEST_PERTURBATIONS:
+        raise ValueError(
+            f"the screen has {len(perturbations)} perturbations; at least {FEWEST_PERTURBATIONS} are needed"
+        )
     missing = embeddings.missing(perturbations)
     usable = len(perturbations) - len(missing)
     if usable < FEWEST_PERTURBATIONS:

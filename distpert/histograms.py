@@ -37,7 +37,8 @@ class Histograms:
         ``counts`` (group, gene, bin), ``n_cells`` (group) and ``out_of_range`` (group, gene), the number of
         values that lie beyond the bins and are counted in the end bins. Coordinates ``perturbation`` and
         ``context`` (group), ``gene``, ``bin_left`` and ``bin_right`` (gene, bin) in units of the data.
-        Attributes ``control``, ``context_key`` (empty if there is none) and ``format_version``.
+        Attributes ``control``, ``context_key`` (empty if there is none), ``format_version``, and the names by which the
+        cells were read.
     """
 
     dataset: xr.Dataset
@@ -76,6 +77,14 @@ class Histograms:
     def context_key(self) -> str | None:
         """Column of the data that holds the context, None if there is none."""
         return str(self.dataset.attrs["context_key"]) or None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Arguments of `count_histograms` that read other cells of the same screen."""
+        names = ("perturbation_key", "layer", "gene_symbols")
+        found = {name: str(self.dataset.attrs.get(name, "")) or None for name in names}
+        found["perturbation_key"] = found["perturbation_key"] or "perturbation"
+        return {**found, "control": self.control, "context_key": self.context_key}
 
     @property
     def constant_genes(self) -> tuple[str, ...]:
@@ -281,6 +290,7 @@ def count_screen(
             progress=bar.update if bar is not None else None,
         )
     attrs = {"control": screen.control, "context_key": screen.context_key or "", "format_version": FORMAT_VERSION}
+    attrs |= screen.columns
     return Histograms(_dataset(groups, genes, edges, counts, outside, attrs))
 
 

@@ -69,6 +69,7 @@ def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimisati
     """Jitted initialisation and epoch; kept, because ``SVI.run`` would compile anew for every fit."""
     n_batches = -(-n_groups // settings.batch_size)
     batch_size = -(-n_groups // n_batches)  # even batches: the last is short of at most n_batches - 1 groups
+    n_places = n_batches * batch_size
     n_steps = n_epochs(n_groups, settings) * n_batches
 
     def step_size(step: Array) -> Array:
@@ -85,18 +86,22 @@ def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimisati
     svi = SVI(bound_model, bound_guide, adam, TraceMeanField_ELBO())
 
     def take(groups: Batch, chosen: Array) -> Batch:
-        return jax.tree.map(lambda array: array[chosen], groups)
+        # What fills up the last batch has weight zero, so that each group counts once an epoch: else the loss of an
+        # epoch would vary by which groups happened to be repeated, and with it the stopping rule.
+        weight = (chosen < n_groups) * (n_places / n_groups)
+        counts, n_cells, perturbation, context = (jnp.asarray(array)[chosen] for array in groups[:4])
+        return Batch(counts, n_cells, perturbation, context, weight)
 
     def init(key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> Any:
         return svi.init(key, design, take(groups, jnp.arange(batch_size)), start)
 
     def epoch(state: Any, key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> tuple[Any, Array]:
-        order = jnp.resize(jax.random.permutation(key, n_groups), (n_batches, batch_size))
+        order = jnp.pad(jax.random.permutation(key, n_groups), (0, n_places - n_groups), constant_values=n_groups)
 
         def step(state: Any, chosen: Array) -> tuple[Any, Array]:
             return svi.update(state, design, take(groups, chosen), start)
 
-        state, losses = jax.lax.scan(step, state, order)
+        state, losses = jax.lax.scan(step, state, order.reshape(n_batches, batch_size))
         return state, losses.mean()
 
     return _Compiled(svi, jax.jit(init), jax.jit(epoch))
@@ -145,6 +150,9 @@ def optimise(
             bar.set_description("fitting", refresh=False)
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
             bar.update()
+            if converged:
+                bar.total = len(losses)
+                bar.refresh()
     parameters = {name: np.asarray(value) for name, value in compiled.svi.get_params(state).items()}
     return SviResult(parameters, np.array(losses), converged)
 

@@ -48,12 +48,15 @@ class Batch(NamedTuple):
         (group, gene, bin); None where they are to be drawn.
     n_cells, perturbation, context
         (group,) number of cells, and indices of perturbation and context.
+    weight
+        (group,) or one number: 0 for a group that only fills up a minibatch.
     """
 
     counts: Data | None
     n_cells: Data
     perturbation: Data
     context: Data
+    weight: Data | float = 1.0
 
 
 class Priors(NamedTuple):
@@ -119,7 +122,7 @@ def model(design: Design, batch: Batch, n_groups: int, n_factors: int, priors: P
         "log_concentration", dist.Normal(*priors.log_concentration).expand([n_genes]).to_event(1)
     )
     logits = shifted_logits(design, batch.perturbation, batch.context, common, loading, response, on_target)
-    with numpyro.handlers.scale(scale=n_groups / len(batch.perturbation)):
+    with numpyro.handlers.scale(scale=batch.weight * (n_groups / len(batch.perturbation))):
         histogram = DirichletCategorical(logits, log_concentration, batch.n_cells[:, None])
         numpyro.sample("counts", histogram.to_event(1), obs=batch.counts)
 

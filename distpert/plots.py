@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from distpert.datatree import observed_counts
+from distpert.embeddings import nearest_symbols
+from distpert.labels import canonical_label
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,13 +59,17 @@ def plot_histogram(
     """
     import matplotlib.pyplot as plt
 
+    perturbation = canonical_label(perturbation, prediction.fit.histograms.control)
+    context = None if context is None else str(context)
     for name, known, what in [
         (perturbation, prediction.perturbations, "perturbations"),
         (gene, prediction.genes, "genes"),
         (prediction.contexts[0] if context is None else context, prediction.contexts, "contexts"),
     ]:
         if name not in known:
-            raise KeyError(f"{name!r} is none of the {what} predicted")
+            near = nearest_symbols(name, known)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise KeyError(f"{name!r} is none of the {what} predicted{hint}")
     if context is None and len(prediction.contexts) > 1:
         raise KeyError(f"say which context to plot: {', '.join(prediction.contexts)}")
     fit = prediction.fit
@@ -83,7 +87,7 @@ def plot_histogram(
     lower, upper = (interval.sel(statistic=name).to_numpy().reshape(-1) for name in ("lower", "upper"))
     predicted = one.histogram().sel(gene=gene).to_numpy().reshape(-1)
     position = fit.genes.index(gene)
-    control = np.exp(fit.log_control[fit.contexts.index(context), position])
+    control = fit.control[fit.contexts.index(context), position]
     x = fit.centers[position]
     # Values that come from few counts leave bins that nothing ever fills; a line through their zeros would be a comb.
     shown = fit.histograms.counts.to_numpy()[:, position].sum(axis=0) > 0

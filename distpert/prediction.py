@@ -18,7 +18,7 @@ from distpert.draws import (
     sample_replicates,
     softmax,
 )
-from distpert.labels import listed
+from distpert.labels import canonical_label, listed
 from distpert.moments import MOMENTS, histogram_moments
 
 if TYPE_CHECKING:
@@ -327,6 +327,8 @@ class Prediction:
         if n_cells is None:
             return None
         if isinstance(n_cells, Mapping):
+            control = self.fit.histograms.control
+            n_cells = {canonical_label(label, control): number for label, number in n_cells.items()}
             if missing := [p for p in self.perturbations if p not in n_cells]:
                 raise KeyError(f"n_cells has no number for {listed(missing)}")
             n_cells = np.array([n_cells[p] for p in self.perturbations])[:, None]

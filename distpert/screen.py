@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class Screen:
         Label of the control cells.
     context_key
         Column of ``adata.obs`` that holds the context.
+    columns
+        Names by which the rest was found in the AnnData, "" for those not given.
     """
 
     matrix: Any
@@ -45,6 +48,7 @@ class Screen:
     context: NDArray[np.str_]
     control: str
     context_key: str | None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         n_labelled = int((self.perturbation != "").sum())
@@ -134,7 +138,8 @@ def read_screen(
     not_log = _check_values(matrix, genes, source)
     if not_log:
         warnings.warn(not_log, UserWarning, stacklevel=3)
-    return Screen(matrix, genes, perturbation, context, control, context_key)
+    columns = {"perturbation_key": perturbation_key, "layer": layer or "", "gene_symbols": gene_symbols or ""}
+    return Screen(matrix, genes, perturbation, context, control, context_key, columns)
 
 
 def _column(table: Any, name: str, what: str) -> Any:
@@ -233,9 +238,11 @@ def _check_values(matrix: Any, genes: tuple[str, ...], source: str) -> str:
             f"{source} has {wrong.sum():,} {what} values, which no log-normalised expression is; the first "
             f"is of gene {_gene_of_first(matrix, wrong, genes)!r}"
         )
-    if largest <= LARGEST_LOG_VALUE:
+    if largest <= 1:  # binary data say nothing of their scale
         return ""
-    integers = all((chunk == np.rint(chunk)).all() for chunk in _chunks(values))
+    integers = all((chunk == np.rint(chunk)).all() for chunk in _chunks(values))  # ends at the first that has others
+    if largest <= LARGEST_LOG_VALUE and not integers:
+        return ""
     look = "look like raw counts" if integers else "are no logarithms"
     return (
         f"values of {source} reach {largest:g} and {look}: log1p of counts per 10,000 is expected. Normalise "

@@ -55,6 +55,7 @@ def simulate(
     explained_share: float = 0.9,
     concentration: float = 300.0,
     common: float = 0.3,
+    context_shift: float = 0.1,
     loading: float = 0.3,
     on_target: float = -2.0,
     seed: int = 0,
@@ -77,8 +78,9 @@ def simulate(
         Share of the response's variance that the embedding tells.
     concentration
         κ: the larger, the less histograms vary beyond their response.
-    common, loading
-        Size of the steps from bin to bin of the shift that all perturbations share, and of the loadings, in logits.
+    common, context_shift, loading
+        Size of the steps from bin to bin, in logits, of the shift that all perturbations share, of what a context adds
+        to it, and of the loadings.
     on_target
         Tilt of a perturbed gene's own histogram; negative lowers it.
     seed
@@ -134,7 +136,7 @@ def simulate(
     }
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, known), jax.random.key(seed))
     drawn = numpyro.handlers.trace(story).get_trace(
-        design, groups, n_groups, n_factors, Priors(common=common, loading=loading)
+        design, groups, n_groups, n_factors, Priors(common=common, context=context_shift, loading=loading)
     )
     expected = np.asarray(jax.nn.softmax(drawn["counts"]["fn"].base_dist.logits, axis=-1), np.float64)
     shape = (len(perturbed), n_contexts, n_genes, n_bins)

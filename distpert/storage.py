@@ -48,6 +48,8 @@ def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
     )
     # A crash half way must not cost the file that was there.
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {target.parent}")
     unfinished = target.with_name(target.name + ".part")
     encoding = {
         f"/{node}": {str(name): _encoding(array) for name, array in tree[node].variables.items()}

@@ -90,7 +90,7 @@ def test_control_moments(fitted, context_fit):
     assert dict(fitted.control_moments().sizes) == {"gene": 12}
     moments = context_fit.control_moments()
     assert dict(moments.sizes) == {"context": 2, "gene": 14}
-    exact = histogram_moments(np.exp(context_fit.log_control.astype(float)), context_fit.centers.astype(float))
+    exact = histogram_moments(context_fit.control, context_fit.centers.astype(float))
     for name, value in zip(MOMENTS, exact, strict=True):
         np.testing.assert_allclose(moments[name], value, rtol=1e-3, atol=1e-4)
 
@@ -132,7 +132,7 @@ def test_sequences_of_labels(fitted):
         ("gene3", {}, KeyError, r"no embedding for 1 gene: 'gene3' \(nearest: GENE3,"),
         ("GENE1+NOWHERE", {}, KeyError, r"no embedding for 1 gene: 'NOWHERE'"),
         (["XYZ", "GENE1", "QRS"], {}, KeyError, r"no embedding for 2 genes: 'XYZ' \(nearest: none\), 'QRS'"),
-        ("control", {}, ValueError, r"'control' labels the controls.*Fit.log_control"),
+        ("control", {}, ValueError, r"'control' labels the controls.*Fit.control"),
         (["GENE1", "ctrl+ctrl"], {}, ValueError, r"'control' labels the controls"),
         (["GENE1+GENE9", "GENE9+GENE1"], {}, ValueError, r"named more than once.*order.*: GENE1\+GENE9"),
         (["GENE1", "GENE1+ctrl"], {}, ValueError, r"named more than once.*: GENE1"),

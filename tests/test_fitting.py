@@ -354,7 +354,7 @@ def test_key_with_counted_histograms(small, small_fit, no_optimisation):
 def test_too_few_perturbations(small, no_optimisation):
     labels = labels_of(small)
     adata = small.adata[labels.isin(["control", "GENE0", "GENE1"])].copy()
-    with pytest.raises(ValueError, match=r"2 of 2 training perturbations"):
+    with pytest.raises(ValueError, match=r"the screen has 2 perturbations; at least 3 are needed"):
         refit(adata, small.embeddings)
 
 
@@ -441,3 +441,32 @@ def test_constant_genes(small):
 
 def test_all_is_well_without_warnings(small):
     assert warned(lambda: distpert.fit(small.adata, small.embeddings, progress_bar=False))[1] == []
+
+
+def test_histograms_remember_how_they_were_read(small):
+    adata = small.adata.copy()
+    adata.obs = adata.obs.rename(columns={"perturbation": "guide"})
+    adata.var["symbol"] = adata.var_names
+    adata.var_names = [f"ENSG{i}" for i in range(adata.n_vars)]
+    adata.layers["log"] = adata.X.copy()
+    keys = {"perturbation_key": "guide", "layer": "log", "gene_symbols": "symbol"}
+    histograms = distpert.count_histograms(adata, **keys)
+    fit = distpert.fit(histograms, small.embeddings, progress_bar=False)
+    tree = fit.predict(fit.perturbations[0], num_draws=3).to_datatree(adata)
+    expected = histograms.dataset["counts"].to_numpy()[1]
+    np.testing.assert_array_equal(tree["observed_data"]["counts"].to_numpy()[0], expected)
+    with pytest.raises(ValueError, match=r"already counted: perturbation_key, .* belong to count_histograms"):
+        distpert.fit(histograms, small.embeddings, layer="log")
+
+
+def test_context_of_control_cells_alone(context_screen):
+    """It gets the shift of the others, from its own controls, and a warning."""
+    adata = context_screen.adata
+    bare = adata[(adata.obs["context"] == "context0") | (adata.obs["perturbation"] == "control")].copy()
+    with pytest.warns(UserWarning, match="only control cells in context1"):
+        fit = distpert.fit(bare, context_screen.embeddings, context_key="context", progress_bar=False)
+    labels = list(fit.perturbations)
+    truth = context_screen.truth["histogram"].sel(perturbation=labels, context="context1").to_numpy()
+    predicted = fit.predict(labels, context="context1", num_draws=50).histogram().to_numpy()[:, 0]
+    error = np.abs(predicted - truth).sum(axis=-1).mean()
+    assert error < 0.7 * np.abs(fit.control[1] - truth).sum(axis=-1).mean()

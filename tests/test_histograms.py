@@ -116,7 +116,8 @@ def test_layout_of_the_dataset():
     }
     assert set(dataset.coords) == {"perturbation", "context", "gene", "bin_left", "bin_right"}
     assert dataset["bin_left"].dims == dataset["bin_right"].dims == ("gene", "bin")
-    assert dataset.attrs == {"control": "control", "context_key": "day", "format_version": 1}
+    names = {"perturbation_key": "perturbation", "layer": "", "gene_symbols": ""}
+    assert dataset.attrs == {"control": "control", "context_key": "day", "format_version": 1, **names}
     assert dataset["perturbation"].values.tolist() == ["control"] * 2 + ["A"] * 2 + ["A+B"] * 2 + ["B"] * 2
     assert dataset["context"].values.tolist() == ["d1", "d2"] * 4
     np.testing.assert_array_equal(dataset["bin_right"].values[:, :-1], dataset["bin_left"].values[:, 1:])

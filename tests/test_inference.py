@@ -112,7 +112,7 @@ def short_story(monkeypatch, watch):
     """Put one normal variable in place of model and guide, quick to compile, and watch the batches."""
 
     def model(design, batch, **options):
-        jax.debug.callback(watch, batch.perturbation, ordered=True)
+        jax.debug.callback(watch, batch.perturbation, batch.weight, ordered=True)
         numpyro.sample("x", dist.Normal())
 
     def guide(design, batch, start):
@@ -132,24 +132,32 @@ def test_minibatches_are_unbiased(screen):
     evaluate = jax.jit(compiled.svi.evaluate)
     whole = evaluate(state, design, groups, initial)
     order = np.random.default_rng(0).permutation(N_GROUPS).reshape(3, 4)
-    parts = [evaluate(state, design, Batch(*(x[chosen] for x in groups)), initial) for chosen in order]
+    parts = [evaluate(state, design, Batch(*(x[chosen] for x in groups[:4])), initial) for chosen in order]
     assert np.std(parts) > 1e-3 * abs(whole)  # the parts differ, as they should for this to say anything
     np.testing.assert_allclose(np.mean(parts), whole, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("n_groups", "batch_size", "expected"), [(12, 4, 4), (11, 4, 4), (10, 9, 5), (7, 64, 7)])
 def test_batches_are_even_and_cover_all_groups(monkeypatch, n_groups, batch_size, expected):
-    seen = []
-    short_story(monkeypatch, lambda p: seen.append(np.asarray(p)))
+    seen, weights = [], []
+
+    def watch(perturbation, weight):
+        seen.append(perturbation[weight > 0])
+        weights.append(weight)
+
+    short_story(monkeypatch, watch)
     run(*small_screen(n_groups), settings=Optimisation(max_epochs=2, min_steps=1, batch_size=batch_size))
     jax.effects_barrier()
     n_batches = -(-n_groups // batch_size)
-    steps = seen[-2 * n_batches :]  # before them, the initialisation
-    assert all(len(batch) == expected for batch in steps)
-    assert all(len(set(batch)) == expected for batch in steps)  # no group twice in a batch
+    steps, weights = seen[-2 * n_batches :], weights[-2 * n_batches :]  # before them, the initialisation
+    assert all(len(weight) == expected for weight in weights)
+    assert sum(map(len, steps)) == 2 * n_groups
+    assert min(map(len, steps)) > expected - n_batches
+    # An epoch's losses average to the loss of all groups, each counted once.
+    assert np.concatenate(weights).sum() / 2 == pytest.approx(expected * n_batches)
     epochs = [np.concatenate(steps[:n_batches]), np.concatenate(steps[n_batches:])]
     for epoch in epochs:
-        assert set(epoch) == set(range(n_groups))
+        assert sorted(epoch) == list(range(n_groups))
     assert n_groups == expected or (epochs[0] != epochs[1]).any()  # in a new order
 
 
@@ -191,7 +199,7 @@ def test_has_converged(losses, expected):
 def test_a_run_ends_by_its_rule_or_at_its_last_epoch(monkeypatch, screen, result):
     assert len(result.loss) == SHORT.max_epochs
     assert not result.converged
-    short_story(monkeypatch, lambda p: None)
+    short_story(monkeypatch, lambda perturbation, weight: None)
     early = run(*screen, settings=Optimisation(max_epochs=9, min_steps=1, batch_size=4, tolerance=2.0, patience=1))
     assert len(early.loss) == 3
     assert early.converged

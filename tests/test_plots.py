@@ -30,7 +30,7 @@ def test_draws_what_is_predicted_and_observed(context_screen, context_fit, ax):
     where = {"perturbation": label, "gene": gene, "context": context}
     shown = context_fit.histograms.counts.to_numpy()[:, 3].sum(axis=0) > 0
     np.testing.assert_allclose(predicted, prediction.histogram().sel(where).to_numpy()[shown], rtol=1e-6)
-    np.testing.assert_allclose(control, np.exp(context_fit.log_control[1, 3])[shown], rtol=1e-6)
+    np.testing.assert_allclose(control, context_fit.control[1, 3][shown], rtol=1e-6)
     assert observed.sum() == pytest.approx(1)
     (band,) = ax.collections
     interval = prediction.histogram_interval(n_cells=60).sel(where)

@@ -51,8 +51,8 @@ def test_sparse_matrices_are_not_copied(layout):
 
 @pytest.mark.parametrize("layout", [csr_matrix, csc_matrix])
 def test_duplicate_entries_are_summed_in_a_copy(layout):
-    twice = csr_matrix(([1.0, 2.0, 3.0], [2, 0, 0], [0, 3, 3, 3, 3, 3, 3]), shape=(6, 3))
-    matrix = twice if layout is csr_matrix else csc_matrix(([1.0, 2.0, 3.0], [0, 1, 1], [0, 3, 3, 3]), shape=(6, 3))
+    twice = csr_matrix(([1.5, 2.0, 3.0], [2, 0, 0], [0, 3, 3, 3, 3, 3, 3]), shape=(6, 3))
+    matrix = twice if layout is csr_matrix else csc_matrix(([1.5, 2.0, 3.0], [0, 1, 1], [0, 3, 3, 3]), shape=(6, 3))
     adata = make(matrix)
     screen = read_screen(adata)
     assert screen.matrix.nnz == 2
@@ -183,7 +183,9 @@ def test_raw_counts(layout, dtype):
     with pytest.warns(UserWarning, match=r"adata.layers\['counts'\] reach 16"):
         read_screen(adata, layer="counts")
     assert len(caught) == 1
-    fine = make(layout(np.eye(6, 3, dtype=dtype) * 15))
+    with pytest.warns(UserWarning, match="reach 15 and look like raw counts"):
+        read_screen(make(layout(np.eye(6, 3, dtype=dtype) * 15)))
+    fine = make(layout(np.eye(6, 3) * 14.5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_screen(fine)
