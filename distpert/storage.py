@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from distpert.embeddings import Embeddings
+from distpert.histogram_files import numeric_encoding
 from distpert.histograms import Histograms
 from distpert.kernels import Kernel
 
@@ -52,7 +51,7 @@ def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"no such folder: {target.parent}")
     unfinished = target.with_name(target.name + ".part")
     encoding = {
-        f"/{node}": {str(name): _encoding(array) for name, array in tree[node].variables.items()}
+        f"/{node}": {str(name): numeric_encoding(array) for name, array in tree[node].variables.items()}
         for node in ("histograms", "embeddings", "parameters", "loss")
     }
     try:
@@ -123,13 +122,3 @@ def load(path: str | os.PathLike[str]) -> Fit:
 def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
     """Undo what JSON does to tuples: priors have to be hashable."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-
-
-def _encoding(variable: Any) -> dict[str, Any]:
-    """Compress what is large; floats keep their bits, without a fill value."""
-    if variable.dtype.kind not in "fiu":
-        return {}
-    encoding: dict[str, Any] = {"_FillValue": None} if np.issubdtype(variable.dtype, np.floating) else {}
-    if variable.size > 1000:
-        encoding |= {"zlib": True, "complevel": 4, "shuffle": True}
-    return encoding

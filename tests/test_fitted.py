@@ -25,8 +25,8 @@ def test_facts(fitted, context_fit):
     assert context_fit.contexts == ("context0", "context1")
     assert fitted.seconds > 0
     assert isinstance(fitted.converged, bool)
-    assert fitted.settings["columns"]["context_key"] is None
-    assert context_fit.settings["columns"]["context_key"] == "context"
+    assert fitted.histograms.columns["context_key"] is None
+    assert context_fit.histograms.columns["context_key"] == "context"
 
 
 def test_parameters_are_labelled(context_fit):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -314,12 +315,14 @@ def test_files_that_cannot_be_loaded(tmp_path):
         load_histograms(tmp_path)
 
 
-def test_a_damaged_block_of_counts(tmp_path):
+@pytest.mark.parametrize("variable", ["counts", "out_of_range", "bin_left", "n_cells"])
+def test_a_damaged_block(tmp_path, variable):
     path = tmp_path / "histograms.nc"
     count_histograms(make(n_genes=60, unlabelled=False)).save(path)
+    with h5py.File(path) as file:
+        block = file[variable].id.get_chunk_info(0)
     content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 400] = bytes(400)
+    content[block.byte_offset + block.size // 2] ^= 1  # one bit
     path.write_bytes(content)
     with pytest.raises(ValueError, match="it is damaged"):
         load_histograms(path)
