@@ -2,7 +2,7 @@
 
 ::
 
-    pip download --no-deps --no-binary :all: renge==0.0.5
+    pip download --no-deps --no-binary renge renge==0.0.5
     python -m distpert.datasets.build_renge renge-0.0.5.tar.gz gene_embeddings.npz
 
 The second file is an npz with ``symbols`` (G,) and ``emb`` (G, D), one embedding a gene, and covers the 103
