@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     n_cells, perturbation, context
         (group,) number of cells, and indices of perturbation and context.
     weight
-        (group,) or one number: 0 for a group that only fills up a minibatch.
+        (group,) or one number, how much a group counts: 0 for one that only fills up a minibatch, about 1 for others.
     """
 
     counts: Data | None
