@@ -114,3 +114,26 @@ def predict_normal(
         means.append(weights @ mean[:, k])
         scales.append(np.sqrt(np.maximum(variance, 0)))
     return np.stack(means, axis=1), np.stack(scales, axis=1)
+
+
+def leave_one_out(
+    share: NDArray, eigenvalues: NDArray, eigenvectors: NDArray, mean: NDArray, scale: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    r"""Squared error expected at each training point when the others tell it, and the variance it should have.
+
+    .. math::
+        E\,(z_p - \mu_{-p})^2 = \Big(\frac{[C^{-1} m]_p}{[C^{-1}]_{pp}}\Big)^2 + s_p^2, \qquad
+        \sigma_{-p}^2 = 1 / [C^{-1}]_{pp}
+
+    for z ~ Normal(m, diag(s²)); Rasmussen & Williams (2006), eq. 5.12. Arguments as in `predict_normal`. How uncertain
+    the other points are is left out of the mean that they imply.
+
+    Returns
+    -------
+    error, variance
+        (n, factor).
+    """
+    spectrum = share[:, None] * eigenvalues + 1 - share[:, None]
+    precision = ((1 / spectrum) @ (eigenvectors**2).T).T
+    weighted = eigenvectors @ ((eigenvectors.T @ mean) / spectrum.T)
+    return (weighted / precision) ** 2 + scale**2, 1 / precision

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,29 +12,34 @@ from numpy.typing import NDArray
 from distpert.embeddings import Embeddings
 from distpert.warm_start import explained_variance
 
-# Length scales that are tried, in units of the median distance between training perturbations.
-LENGTH_SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+# Length scales that are tried, in units of the median distance between training perturbations, with each power.
+LENGTH_SCALES = (0.25, 0.35, 0.42, 0.5, 0.6, 0.7, 1.0, 1.4, 2.0)
+POWERS = (1.0, 2.0)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Matérn-1/2 kernel k(e, e') = exp(-|e - e'| / length_scale).
+    """Powered exponential kernel k(e, e') = exp(-(|e - e'| / length_scale)^power).
 
     Attributes
     ----------
     length_scale
         Distance at which the correlation has fallen to 1/e, in the units of the embeddings.
+    power
+        Greater than 0 and at most 2. With 1 it is the Matérn-1/2 kernel, rough; with 2 the squared exponential, smooth,
+        which is near one between close relatives and falls to nothing sooner beyond.
 
     References
     ----------
-    Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, eq. 4.14.
+    Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, eq. 4.18.
     """
 
     length_scale: float
+    power: float = 1.0
 
     def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Correlations (m, n) between embeddings ``left`` (m, dims) and ``right`` (n, dims)."""
-        return np.exp(-distances(left, right) / self.length_scale)
+        return np.exp(-((distances(left, right) / self.length_scale) ** self.power))
 
 
 def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -58,7 +64,16 @@ def kernel_between(
 def choose_kernel(
     embeddings: Embeddings, perturbations: Sequence[str], response: NDArray
 ) -> tuple[Kernel, NDArray, NDArray, NDArray]:
-    """Kernel whose length scale has the greatest marginal likelihood for given responses (perturbation, factor).
+    """Kernel whose length scale and power have the greatest marginal likelihood for given responses.
+
+    Parameters
+    ----------
+    embeddings
+        Of the perturbed genes.
+    perturbations
+        Labels.
+    response
+        (perturbation, factor), unit variance.
 
     Returns
     -------
@@ -72,8 +87,8 @@ def choose_kernel(
         raise ValueError("all training perturbations have the same embedding: it cannot tell them apart")
     typical = np.median(gaps[gaps > 0])
     best = None
-    for scale in LENGTH_SCALES:
-        kernel = Kernel(float(scale * typical))
+    for scale, power in product(LENGTH_SCALES, POWERS):
+        kernel = Kernel(float(scale * typical), power)
         matrix = kernel_between(perturbations, perturbations, embeddings, kernel)
         np.fill_diagonal(matrix, 1)
         eigenvalues, eigenvectors = np.linalg.eigh(matrix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
         coords={"gene": list(fit.embeddings.genes)},
     )
     facts = {
-        "kernel": {"length_scale": fit.kernel.length_scale},
+        "kernel": asdict(fit.kernel),
         "converged": fit.converged,
         "settings": fit.settings,
         "seconds": fit.seconds,

@@ -136,7 +136,7 @@ def explained_variance(
     share, log_evidence
         (factor,) shares, and the sum over factors of the greatest log p(z), but for the constant in 2π.
     """
-    grid = np.linspace(0.01, 0.95, 48)
+    grid = np.linspace(0.01, 0.99, 50)
     spectrum = grid[:, None] * eigenvalues + (1 - grid[:, None])
     rotated = (eigenvectors.T @ response) ** 2
     evidence = -0.5 * ((1 / spectrum) @ rotated + np.log(spectrum).sum(axis=1, keepdims=True))

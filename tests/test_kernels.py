@@ -15,12 +15,13 @@ def some_embeddings(n, dims=2, seed=0):
 def test_distances_and_kernel_by_loop():
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(5, 3)).astype(np.float32)
-    matrix = Kernel(1.7)(left, right)
+    matrix, smooth = Kernel(1.7)(left, right), Kernel(1.7, 2.0)(left, right)
     for i in range(4):
         for j in range(5):
             distance = np.sqrt(sum((float(a) - float(b)) ** 2 for a, b in zip(left[i], right[j], strict=True)))
             np.testing.assert_allclose(distances(left, right)[i, j], distance, rtol=1e-12)
             np.testing.assert_allclose(matrix[i, j], np.exp(-distance / 1.7), rtol=1e-12)
+            np.testing.assert_allclose(smooth[i, j], np.exp(-(distance**2) / 1.7**2), rtol=1e-12)
 
 
 def test_kernel_is_a_correlation():
@@ -58,15 +59,15 @@ def test_kernel_between_unknown_perturbations(labels):
     assert kernel_between(labels, ["G0", "G1"], some_embeddings(2), Kernel(1.0)).shape == (len(labels), 2)
 
 
-def simulated_choice(relative_scale, seed, n=60, n_factors=16, share=0.95):
+def simulated_choice(relative_scale, seed, n=60, n_factors=16, share=0.95, power=1.0):
     embeddings = some_embeddings(n, seed=seed)
     rng = np.random.default_rng(seed)
     far = distances(embeddings.vectors, embeddings.vectors)
     typical = np.median(far[np.triu_indices(n, 1)])
-    covariance = share * np.exp(-far / (relative_scale * typical)) + (1 - share) * np.eye(n)
+    covariance = share * np.exp(-((far / (relative_scale * typical)) ** power)) + (1 - share) * np.eye(n)
     response = np.linalg.cholesky(covariance) @ rng.normal(size=(n, n_factors))
     chosen = choose_kernel(embeddings, embeddings.genes, response)
-    return chosen[0].length_scale / typical, chosen[3]
+    return chosen[0].length_scale / typical, chosen[3], chosen[0].power
 
 
 def test_choice_recovers_the_length_scale():
@@ -76,6 +77,11 @@ def test_choice_recovers_the_length_scale():
     centre = np.median(chosen, axis=1)
     assert centre[0] < centre[1] < centre[2]
     assert (np.abs(np.log(centre / truths)) < np.log(1.5)).all()
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_choice_recovers_the_power(power):
+    assert [simulated_choice(0.7, seed, power=power)[2] for seed in range(3)] == [power] * 3
 
 
 def test_choice_recovers_the_share():

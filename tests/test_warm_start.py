@@ -99,7 +99,7 @@ def test_few_cells_are_shrunk():
 
 
 def brute_force(z, matrix):
-    grid = np.linspace(0.01, 0.95, 48)
+    grid = np.linspace(0.01, 0.99, 50)
     eye = np.eye(len(z))
     evidence = [stats.multivariate_normal.logpdf(z, cov=rho * matrix + (1 - rho) * eye) for rho in grid]
     return grid[np.argmax(evidence)], max(evidence)
