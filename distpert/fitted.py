@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.design import base_histograms, observed_controls, on_target_tilts, target_indices
-from distpert.embeddings import Embeddings, nearest_symbols
-from distpert.gaussian_process import predict_normal
+from distpert.embeddings import Embeddings
+from distpert.gaussian_process import leave_one_out, predict_normal
 from distpert.histograms import Histograms
 from distpert.kernels import Kernel, kernel_between
-from distpert.labels import canonical_label, listed
+from distpert.labels import listed
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
+from distpert.requested import requested_contexts, requested_labels
 
 if TYPE_CHECKING:
     import os
@@ -123,10 +124,20 @@ class Fit:
         One minus the variance of a response given all others, 1 / (C⁻¹)_pp with C = ρ K + (1 − ρ) I (Rasmussen &
         Williams 2006, eq. 5.12), averaged over training perturbations; factors weighted as in `explained_share`.
         """
-        share = self.parameters["explained_share"].to_numpy()
-        spectrum = share[:, None] * self.parameters["eigenvalues"].to_numpy() + 1 - share[:, None]
-        precision = (1 / spectrum) @ self.parameters["eigenvectors"].to_numpy().T ** 2
-        return float(self._factor_weight @ (1 - (1 / precision).mean(axis=1)))
+        _, variance = self._left_out
+        return float(self._factor_weight @ (1 - variance.mean(axis=0)))
+
+    @cached_property
+    def strengths(self) -> NDArray[np.float64]:
+        """How far off each training perturbation's response is, in standard deviations, when the others tell it.
+
+        The square root of the mean over factors, weighted as in `explained_share`, of squared error over variance when
+        the perturbation is left out. About one for all if responses were normal; but some perturbations do much and
+        many do little. The response of an unseen one varies about its mean by a normal deviation times a strength drawn
+        from these: a scale mixture (Andrews & Mallows 1974) with the mixing distribution that the screen shows.
+        """
+        error, variance = self._left_out
+        return np.sqrt((error / variance) @ self._factor_weight)
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
@@ -205,27 +216,25 @@ class Fit:
         ValueError
             If nothing is to be predicted, a label or context is named twice, or a label is that of the controls.
         """
-        labels = self._check_labels([perturbations] if isinstance(perturbations, str) else list(perturbations))
-        contexts = self._check_contexts(context)
+        labels = requested_labels(perturbations, self.histograms, self.embeddings)
+        contexts = requested_contexts(context, self.histograms)
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, not {num_draws}")
         response, response_scale, on_target, on_target_scale = self._posterior(labels)
-        normal = np.stack(
-            [
-                np.random.default_rng([seed, crc32(label.encode())]).standard_normal(
-                    (num_draws, response.shape[1] + on_target.shape[1])
-                )
-                for label in labels
-            ],
-            axis=1,
-        )
-        n_factors = response.shape[1]
+        n_factors, n_tilts = response.shape[1], on_target.shape[1]
+        seen = set(self.perturbations)
+        draws = np.empty((num_draws, len(labels), n_factors + n_tilts))
+        for i, label in enumerate(labels):
+            rng = np.random.default_rng([seed, crc32(label.encode())])
+            draws[:, i] = rng.standard_normal((num_draws, n_factors + n_tilts))
+            if label not in seen:
+                draws[:, i, :n_factors] *= rng.choice(self.strengths, (num_draws, 1))
         return Prediction(
             fit=self,
-            perturbations=tuple(labels),
+            perturbations=labels,
             contexts=contexts,
-            response=(response + response_scale * normal[..., :n_factors]).astype(np.float32),
-            on_target=(on_target + on_target_scale * normal[..., n_factors:]).astype(np.float32),
+            response=(response + response_scale * draws[..., :n_factors]).astype(np.float32),
+            on_target=(on_target + on_target_scale * draws[..., n_factors:]).astype(np.float32),
             seed=seed,
             progress_bar=progress_bar,
         )
@@ -243,6 +252,11 @@ class Fit:
         save_fit(self, path)
 
     # ------------------------------------------------------------------------------------------------------- internals
+
+    @cached_property
+    def _left_out(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        names = ("explained_share", "eigenvalues", "eigenvectors", "response", "response_scale")
+        return leave_one_out(*(self.parameters[name].to_numpy().astype(np.float64) for name in names))
 
     @property
     def _factor_weight(self) -> NDArray[np.float64]:
@@ -287,37 +301,3 @@ class Fit:
             )
             on_target[unseen], on_target_scale[unseen] = parameters["tilt_mean"], parameters["tilt_scale"]
         return response, response_scale, on_target, on_target_scale
-
-    def _check_labels(self, given: list[Any]) -> list[str]:
-        if not given:
-            raise ValueError("no perturbation to predict")
-        control = self.histograms.control
-        if wrong := [label for label in given if not isinstance(label, str)]:
-            raise TypeError(f"a label is a str, and a pair is written 'A+B'; got {wrong[0]!r}")
-        labels = [canonical_label(label, control) for label in given]
-        if control in labels:
-            raise ValueError(f"{control!r} labels the controls, whose histograms were observed: see Fit.control")
-        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
-            raise ValueError(f"named more than once (the order of genes does not matter): {listed(repeated)}")
-        self.embeddings.of(
-            [label for label in labels if label not in self.perturbations]
-        )  # raises a KeyError that helps
-        return labels
-
-    def _check_contexts(self, context: str | Sequence[str] | None) -> tuple[str, ...]:
-        if context is None:
-            return self.contexts
-        chosen = [str(context)] if np.isscalar(context) else [str(name) for name in context]
-        if not self.histograms.context_key:
-            raise KeyError(f"the fit has no contexts, so none can be chosen: {listed(chosen)}; see fit(context_key=)")
-        if unknown := [name for name in chosen if name not in self.contexts]:
-            near = nearest_symbols(unknown[0], self.contexts)
-            raise KeyError(
-                f"no such {self.histograms.context_key}: {listed(unknown)}. There are {listed(self.contexts)}"
-                + (f"; nearest {near[0]}" if near else "")
-            )
-        if not chosen:
-            raise ValueError("no context to predict for")
-        if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
-            raise ValueError(f"{self.histograms.context_key} named more than once: {listed(repeated)}")
-        return tuple(chosen)

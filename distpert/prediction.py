@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from distpert.draws import (
-    Block,
-    blocks,
-    expected_histograms,
-    map_blocks,
-    sample_histograms,
-    sample_replicates,
-    softmax,
-)
-from distpert.labels import canonical_label, listed
+from distpert.draws import Block, expected_histograms, sample_histograms, sample_replicates, softmax
 from distpert.moments import MOMENTS, histogram_moments
+from distpert.predicted import STATISTICS, Predicted, check_loss, quantile_levels
 
 if TYPE_CHECKING:
     import xarray as xr
     from anndata import AnnData
 
     from distpert.fitted import Fit
-
-    CellNumbers: TypeAlias = int | Mapping[str, int] | ArrayLike | None
+    from distpert.histograms import Histograms
+    from distpert.predicted import CellNumbers
 
 _HISTOGRAM, _REPLICATE = range(2)  # purposes of a block's random numbers
-_STATISTICS = ("median", "lower", "upper")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Prediction:
+class Prediction(Predicted):
     """Posterior of the distributions of all genes under some perturbations; made by `Fit.predict`.
 
     Only draws of the latent responses are held. Histograms are made from them block by block when something is asked
@@ -73,9 +63,9 @@ class Prediction:
         )
 
     @property
-    def genes(self) -> tuple[str, ...]:
-        """Genes whose distributions are predicted."""
-        return self.fit.histograms.genes
+    def training(self) -> Histograms:
+        """The counts that the model was fitted to."""
+        return self.fit.histograms
 
     @property
     def num_draws(self) -> int:
@@ -102,8 +92,7 @@ class Prediction:
         ValueError
             If the loss is another.
         """
-        if loss not in ("log", "wasserstein"):
-            raise ValueError(f"loss must be 'log' or 'wasserstein', not {loss!r}")
+        check_loss(loss)
 
         def posterior_mean(block: Block) -> NDArray:
             return expected_histograms(*self._dirichlet(block)).mean(axis=0)
@@ -113,11 +102,8 @@ class Prediction:
             return np.diff(cdf / cdf[..., -1:], axis=-1, prepend=0)
 
         function = posterior_mean if loss == "log" else median_cdf
-        bins = self.fit.histograms.n_bins
-        values = self._collect(function, (bins,))
-        return self._labelled(values, ("bin",)).assign_coords(
-            self.fit.histograms.dataset[["bin_left", "bin_right"]].coords
-        )
+        values = self._collect(function, (self.training.n_bins,))
+        return self._with_bins(self._labelled(values, ("bin",)))
 
     def histogram_interval(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.DataArray:
         """Posterior median and central credible interval of each bin's probability.
@@ -140,15 +126,14 @@ class Prediction:
         ValueError
             If ``ci_prob`` is not between 0 and 1.
         """
-        levels, cells = _levels(ci_prob), self._cells(n_cells)
+        levels, cells = quantile_levels(ci_prob), self._cells(n_cells)
 
         def quantiles(block: Block) -> NDArray:
             return np.moveaxis(np.quantile(self._draw(block, cells), levels, axis=0), 0, -1)
 
-        values = self._collect(quantiles, (self.fit.histograms.n_bins, 3))
+        values = self._collect(quantiles, (self.training.n_bins, len(levels)))
         array = self._labelled(values, ("bin", "statistic")).transpose("statistic", ...)
-        array = array.assign_coords(statistic=list(_STATISTICS)).assign_attrs(ci_prob=ci_prob)
-        return array.assign_coords(self.fit.histograms.dataset[["bin_left", "bin_right"]].coords)
+        return self._with_bins(array.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob))
 
     def moments(self, *, n_cells: CellNumbers = None) -> xr.Dataset:
         """Posterior draws of the moments of each distribution.
@@ -166,11 +151,8 @@ class Prediction:
             ``mean``, ``variance``, ``skewness``, ``kurtosis`` (excess), each (draw, perturbation, [context,] gene),
             float32.
         """
-        import xarray as xr
-
         cells = self._cells(n_cells)
-        values = self._collect(lambda block: np.stack(self._moments(block, cells), axis=-1), (4,), draws=True)
-        return xr.Dataset({name: self._labelled(values[..., i], (), draws=True) for i, name in enumerate(MOMENTS)})
+        return self._draw_moments(lambda block: self._moments(block, cells), MOMENTS)
 
     def summary(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.Dataset:
         """Posterior median and central credible interval of each moment.
@@ -194,21 +176,8 @@ class Prediction:
         ValueError
             If ``ci_prob`` is not between 0 and 1.
         """
-        import xarray as xr
-
-        levels = _levels(ci_prob)
         cells = self._cells(n_cells)
-
-        def quantiles(block: Block) -> NDArray:
-            draws = np.stack(self._moments(block, cells))  # (moment, draw, gene)
-            return np.moveaxis(np.quantile(draws, levels, axis=1), (0, 2), (-1, 0))  # (gene, moment, level)
-
-        values = self._collect(quantiles, (4, 3))
-        summary = xr.Dataset(
-            {name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(MOMENTS)}
-        )
-        summary = summary.transpose("statistic", ...)
-        return summary.assign_coords(statistic=list(_STATISTICS)).assign_attrs(ci_prob=ci_prob)
+        return self._summarise_moments(lambda block: self._moments(block, cells), MOMENTS, ci_prob)
 
     def log_likelihood(self, counts: xr.DataArray) -> xr.DataArray:
         """Log-probability of observed cells under each posterior draw.
@@ -282,14 +251,6 @@ class Prediction:
 
     # ------------------------------------------------------------------ from draws of responses to draws of histograms
 
-    @property
-    def _has_contexts(self) -> bool:
-        return bool(self.fit.histograms.context_key)
-
-    def _generator(self, block: Block, purpose: int) -> np.random.Generator:
-        label, context = self.perturbations[block.perturbation], self.contexts[block.context]
-        return block.generator(self.seed, label, context, purpose)
-
     def _probs(self, block: Block) -> NDArray[np.float32]:
         """Probabilities π (draw, gene, bin): the model's story with the drawn responses."""
         fit, label = self.fit, self.perturbations[block.perturbation]
@@ -321,61 +282,3 @@ class Prediction:
     def _moments(self, block: Block, n_cells: NDArray[np.int64] | None) -> tuple[NDArray, ...]:
         """Moments (draw, gene), of the distributions or of replicates of so many cells."""
         return histogram_moments(self._draw(block, n_cells), self.fit.centers[block.genes])
-
-    def _cells(self, n_cells: CellNumbers) -> NDArray[np.int64] | None:
-        """Numbers of cells (perturbation, context)."""
-        if n_cells is None:
-            return None
-        if isinstance(n_cells, Mapping):
-            control = self.fit.histograms.control
-            n_cells = {canonical_label(label, control): number for label, number in n_cells.items()}
-            if missing := [p for p in self.perturbations if p not in n_cells]:
-                raise KeyError(f"n_cells has no number for {listed(missing)}")
-            n_cells = np.array([n_cells[p] for p in self.perturbations])[:, None]
-        elif np.ndim(n_cells):
-            n_cells = np.asarray(n_cells)
-            allowed = [(len(self.perturbations), *tail) for tail in ((), (1,), (len(self.contexts),))]
-            if n_cells.shape not in allowed:
-                raise ValueError(
-                    f"n_cells has shape {n_cells.shape}, but must be (perturbation, [context]): {allowed[-1]}"
-                )
-            n_cells = n_cells.reshape(len(self.perturbations), -1)
-        given = np.broadcast_to(n_cells, (len(self.perturbations), len(self.contexts)))
-        if not (given >= 1).all():
-            raise ValueError(f"n_cells must be at least 1, but the smallest is {given.min()}")
-        if (given != np.floor(given)).any():
-            raise ValueError("n_cells must be whole numbers")
-        return given.astype(np.int64)
-
-    def _collect(
-        self, function: Callable[[Block], NDArray], tail: tuple[int, ...], *, draws: bool = False
-    ) -> NDArray[np.float32]:
-        """Results (gene, …) or (draw, gene, …) of all blocks as one array ([draw,] perturbation, context, gene, …)."""
-        shape = (len(self.perturbations), len(self.contexts), len(self.genes), *tail)
-        out = np.empty((self.num_draws, *shape) if draws else shape, np.float32)
-        lead = (slice(None),) if draws else ()
-        for block, values in map_blocks(function, blocks(*shape[:3]), progress_bar=self.progress_bar):
-            out[(*lead, block.perturbation, block.context, block.genes)] = values
-        return out
-
-    def _labelled(self, values: NDArray, tail: tuple[str, ...], *, draws: bool = False) -> xr.DataArray:
-        """Name the dimensions of what `_collect` returns; no context dimension where the fit has none."""
-        import xarray as xr
-
-        dims = (*(["draw"] if draws else []), "perturbation", "context", "gene", *tail)
-        coords: dict[str, Any] = {
-            "perturbation": list(self.perturbations),
-            "context": list(self.contexts),
-            "gene": list(self.genes),
-        }
-        if draws:
-            coords["draw"] = np.arange(self.num_draws)
-        array = xr.DataArray(values, dims=dims, coords=coords)
-        return array if self._has_contexts else array.isel(context=0, drop=True)
-
-
-def _levels(ci_prob: float) -> list[float]:
-    """Quantile levels of `_STATISTICS`."""
-    if not 0 < ci_prob < 1:
-        raise ValueError(f"ci_prob must lie between 0 and 1, not {ci_prob}")
-    return [0.5, (1 - ci_prob) / 2, (1 + ci_prob) / 2]

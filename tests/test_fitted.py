@@ -175,7 +175,8 @@ def test_posterior_of_unseen_responses_is_a_gaussian_process(fitted, unseen):
     new = fitted.embeddings.of(unseen[:5]).astype(float)
 
     def kernel(left, right):
-        return np.exp(-np.linalg.norm(left[:, None] - right[None], axis=-1) / fitted.kernel.length_scale)
+        distance = np.linalg.norm(left[:, None] - right[None], axis=-1)
+        return np.exp(-((distance / fitted.kernel.length_scale) ** fitted.kernel.power))
 
     mean, scale, on_target, on_target_scale = fitted._posterior(unseen[:5])
     for k, rho in enumerate(parameters["explained_share"].to_numpy().astype(float)):
@@ -193,9 +194,31 @@ def test_draws_follow_the_posterior(fitted, unseen):
     labels = [fitted.perturbations[5], unseen[0]]
     prediction = fitted.predict(labels, num_draws=4000)
     mean, scale, tilt, tilt_scale = fitted._posterior(labels)
+    # That of an unseen perturbation has the strengths of those left out; one that was seen is known by its own cells.
+    scale = scale * np.array([1, np.sqrt((fitted.strengths**2).mean())])[:, None]
     for drawn, m, s in [(prediction.response, mean, scale), (prediction.on_target, tilt, tilt_scale)]:
         assert (abs(drawn.mean(axis=0) - m) < 5 * s / np.sqrt(4000)).all()
         np.testing.assert_allclose(drawn.std(axis=0), s, rtol=0.08)
+    # One strength moves all factors of a draw.
+    size = ((prediction.response[:, 1] - mean[1]) / scale[1]) ** 2
+    expected = np.var(fitted.strengths**2) / np.mean(fitted.strengths**2) ** 2
+    assert np.cov(size.T)[0, 1] == pytest.approx(expected, abs=0.25)
+
+
+def test_strengths_are_errors_of_leaving_one_out(context_fit):
+    parameters = context_fit.parameters
+    vectors, values = parameters["eigenvectors"].to_numpy().astype(float), parameters["eigenvalues"].to_numpy()
+    kernel, squares = (vectors * values) @ vectors.T, []
+    for k, rho in enumerate(parameters["explained_share"].to_numpy().astype(float)):
+        covariance = rho * kernel + (1 - rho) * np.eye(len(kernel))
+        m, s = (parameters[name].to_numpy()[:, k].astype(float) for name in ("response", "response_scale"))
+        for p in range(len(kernel)):
+            others = np.arange(len(kernel)) != p
+            weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[p, others])
+            variance = 1 - weights @ covariance[p, others]
+            squares.append(((m[p] - weights @ m[others]) ** 2 + s[p] ** 2) / variance)
+    expected = np.sqrt(context_fit._factor_weight @ np.reshape(squares, (-1, len(kernel))))
+    np.testing.assert_allclose(context_fit.strengths, expected, rtol=1e-4)
 
 
 def test_seed_of_the_prediction(fitted):

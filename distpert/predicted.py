@@ -1,0 +1,155 @@
+"""What all predictions share: results made block by block, their labels, and the forms that numbers of cells take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from distpert.draws import Block, blocks, map_blocks
+from distpert.labels import canonical_label, listed
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from distpert.histograms import Histograms
+
+    CellNumbers: TypeAlias = int | Mapping[str, int] | ArrayLike | None
+
+STATISTICS = ("median", "lower", "upper")
+
+
+class Predicted:
+    """Perturbations × contexts × genes of which something is predicted.
+
+    A subclass has the attributes ``perturbations``, ``contexts``, ``training`` and ``seed``.
+    """
+
+    progress_bar: bool = False
+
+    if TYPE_CHECKING:  # at run time, dataclasses would take these for the defaults of their fields
+
+        @property
+        def perturbations(self) -> tuple[str, ...]:
+            """What is predicted; every combination with `contexts`."""
+
+        @property
+        def contexts(self) -> tuple[str, ...]:
+            """Contexts predicted for; ``("all",)`` where there is no context key."""
+
+        @property
+        def training(self) -> Histograms:
+            """The counts that the model was fitted to."""
+
+        @property
+        def seed(self) -> int:
+            """All randomness follows from it."""
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """Genes whose distributions are predicted."""
+        return self.training.genes
+
+    @property
+    def _has_contexts(self) -> bool:
+        return bool(self.training.context_key)
+
+    def _generator(self, block: Block, purpose: int) -> np.random.Generator:
+        label, context = self.perturbations[block.perturbation], self.contexts[block.context]
+        return block.generator(self.seed, label, context, purpose)
+
+    def _cells(self, n_cells: CellNumbers) -> NDArray[np.int64] | None:
+        """Numbers of cells (perturbation, context)."""
+        if n_cells is None:
+            return None
+        if isinstance(n_cells, Mapping):
+            control = self.training.control
+            n_cells = {canonical_label(label, control): number for label, number in n_cells.items()}
+            if missing := [p for p in self.perturbations if p not in n_cells]:
+                raise KeyError(f"n_cells has no number for {listed(missing)}")
+            n_cells = np.array([n_cells[p] for p in self.perturbations])[:, None]
+        elif np.ndim(n_cells):
+            n_cells = np.asarray(n_cells)
+            allowed = [(len(self.perturbations), *tail) for tail in ((), (1,), (len(self.contexts),))]
+            if n_cells.shape not in allowed:
+                raise ValueError(
+                    f"n_cells has shape {n_cells.shape}, but must be (perturbation, [context]): {allowed[-1]}"
+                )
+            n_cells = n_cells.reshape(len(self.perturbations), -1)
+        given = np.broadcast_to(n_cells, (len(self.perturbations), len(self.contexts)))
+        if not (given >= 1).all():
+            raise ValueError(f"n_cells must be at least 1, but the smallest is {given.min()}")
+        if (given != np.floor(given)).any():
+            raise ValueError("n_cells must be whole numbers")
+        return given.astype(np.int64)
+
+    def _collect(
+        self, function: Callable[[Block], NDArray], tail: tuple[int, ...], *, draws: bool = False
+    ) -> NDArray[np.float32]:
+        """Results (gene, …) or (draw, gene, …) of all blocks as one array ([draw,] perturbation, context, gene, …)."""
+        shape = (len(self.perturbations), len(self.contexts), len(self.genes))
+        lead = (slice(None),) if draws else ()
+        out = np.empty(0, np.float32)
+        for block, values in map_blocks(function, blocks(*shape), progress_bar=self.progress_bar):
+            if not out.size:
+                out = np.empty((*values.shape[: len(lead)], *shape, *tail), np.float32)
+            out[(*lead, block.perturbation, block.context, block.genes)] = values
+        return out
+
+    def _labelled(self, values: NDArray, tail: tuple[str, ...], *, draws: bool = False) -> xr.DataArray:
+        """Name the dimensions of what `_collect` returns; no context dimension where the training has none."""
+        import xarray as xr
+
+        dims = (*(["draw"] if draws else []), "perturbation", "context", "gene", *tail)
+        coords: dict[str, Any] = {
+            "perturbation": list(self.perturbations),
+            "context": list(self.contexts),
+            "gene": list(self.genes),
+        }
+        if draws:
+            coords["draw"] = np.arange(len(values))
+        array = xr.DataArray(values, dims=dims, coords=coords)
+        return array if self._has_contexts else array.isel(context=0, drop=True)
+
+    def _with_bins(self, array: xr.DataArray) -> xr.DataArray:
+        """Attach the edges of the bins."""
+        return array.assign_coords(self.training.dataset[["bin_left", "bin_right"]].coords)
+
+    def _draw_moments(self, moments: Callable[[Block], Sequence[NDArray]], names: Sequence[str]) -> xr.Dataset:
+        """Draws (draw, perturbation, [context,] gene) of named moments, given as (draw, gene) for each block."""
+        import xarray as xr
+
+        values = self._collect(lambda block: np.stack(moments(block), axis=-1), (len(names),), draws=True)
+        return xr.Dataset({name: self._labelled(values[..., i], (), draws=True) for i, name in enumerate(names)})
+
+    def _summarise_moments(
+        self, moments: Callable[[Block], Sequence[NDArray]], names: Sequence[str], ci_prob: float
+    ) -> xr.Dataset:
+        """Median and interval (statistic, perturbation, [context,] gene) of named moments; draws are soon forgotten."""
+        import xarray as xr
+
+        levels = quantile_levels(ci_prob)
+
+        def quantiles(block: Block) -> NDArray:
+            draws = np.stack(moments(block))  # (moment, draw, gene)
+            return np.moveaxis(np.quantile(draws, levels, axis=1), (0, 2), (-1, 0))  # (gene, moment, level)
+
+        values = self._collect(quantiles, (len(names), len(levels)))
+        summary = xr.Dataset({name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(names)})
+        summary = summary.transpose("statistic", ...)
+        return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
+
+
+def quantile_levels(ci_prob: float) -> list[float]:
+    """Quantile levels of `STATISTICS`."""
+    if not 0 < ci_prob < 1:
+        raise ValueError(f"ci_prob must lie between 0 and 1, not {ci_prob}")
+    return [0.5, (1 - ci_prob) / 2, (1 + ci_prob) / 2]
+
+
+def check_loss(loss: str) -> None:
+    """Refuse a loss for which no prediction has a best histogram."""
+    if loss not in ("log", "wasserstein"):
+        raise ValueError(f"loss must be 'log' or 'wasserstein', not {loss!r}")
