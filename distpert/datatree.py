@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.draws import Block
-from distpert.histograms import Histograms, count_histograms
 from distpert.labels import listed
 from distpert.moments import MOMENTS, histogram_moments
+from distpert.observed import observed_cells
 
 if TYPE_CHECKING:
     import xarray as xr
     from anndata import AnnData
 
+    from distpert.histograms import Histograms
     from distpert.prediction import Prediction
 
 
@@ -67,42 +68,15 @@ def observed_counts(prediction: Prediction, adata: AnnData | Histograms) -> xr.D
     ValueError
         If a predicted perturbation has no cells, in one of the predicted contexts.
     """
-    import xarray as xr
-
-    fit = prediction.fit
-    if isinstance(adata, Histograms):
-        histograms = adata
-        if not np.array_equal(histograms.centers, fit.histograms.centers):
-            raise ValueError(
-                "the histograms have other bins than the fit: count_histograms(adata, bins=fit.histograms)"
-            )
-    else:
-        histograms = count_histograms(adata, bins=fit.histograms, **fit.histograms.columns)
-    dataset = histograms.dataset
-    rows = {
-        (str(label), str(context)): row
-        for row, (label, context) in enumerate(
-            zip(dataset["perturbation"].to_numpy(), dataset["context"].to_numpy(), strict=True)
-        )
-    }
-    wanted = [[(label, context) for context in prediction.contexts] for label in prediction.perturbations]
-    if missing := [pair for pairs in wanted for pair in pairs if pair not in rows]:
+    cells = observed_cells(prediction.training, adata, prediction.perturbations, prediction.contexts)
+    absent = np.argwhere(cells["n_cells"].to_numpy() == 0).tolist()
+    if missing := [(prediction.perturbations[p], prediction.contexts[c]) for p, c in absent]:
         names = listed(label if context == "all" else f"{label} in {context}" for label, context in missing)
         raise ValueError(
             f"no cells to compare with for {names}: predict only perturbations and contexts that the "
             "data have: fit.predict(..., context=)"
         )
-    values: NDArray = dataset["counts"].to_numpy()[[[rows[pair] for pair in pairs] for pairs in wanted]]
-    array = xr.DataArray(
-        values,
-        dims=("perturbation", "context", "gene", "bin"),
-        coords={
-            "perturbation": list(prediction.perturbations),
-            "context": list(prediction.contexts),
-            "gene": list(prediction.genes),
-        },
-    )
-    return array if fit.histograms.context_key else array.isel(context=0, drop=True)
+    return cells["counts"] if prediction.training.context_key else cells["counts"].isel(context=0, drop=True)
 
 
 def log_likelihood(prediction: Prediction, counts: xr.DataArray) -> xr.DataArray:

@@ -13,15 +13,22 @@ from scipy.special import gammaln
 from distpert.scores import (
     cramer,
     crps,
+    negative_log_density,
     negative_log_likelihood,
     pearson_shift,
     relative_absolute_error,
+    split_counts,
     wasserstein,
     wasserstein_floor,
 )
 
 HALF = np.array([0.5, 0.5])
-DISTANCES = {"nll": lambda p, n, w: negative_log_likelihood(p, n), "crps": crps, "cramer": cramer}
+DISTANCES = {
+    "nll": lambda p, n, w: negative_log_likelihood(p, n),
+    "nll_density": negative_log_density,
+    "crps": crps,
+    "cramer": cramer,
+}
 
 
 def random_histograms(seed=0, n_cells=60):
@@ -66,6 +73,23 @@ def test_nll_is_the_mean_over_cells():
         np.testing.assert_allclose(ours[p, g], -np.log(probs[p, g][cells]).mean(), rtol=1e-12)
 
 
+def test_nll_density_against_scipy():
+    probs, counts, width = random_histograms(seed=2)
+    ours = negative_log_density(probs, counts, width)
+    for p, g in product(range(3), range(5)):
+        edges = width[g] * np.arange(9)
+        cells = np.repeat(edges[:-1] + width[g] / 3, counts[p, g])
+        density = stats.rv_histogram((probs[p, g], edges), density=False)
+        np.testing.assert_allclose(ours[p, g], -density.logpdf(cells).mean(), rtol=1e-10)
+
+
+def test_a_constant_gene_has_no_density():
+    probs, counts, width = random_histograms()
+    constant = np.where(np.arange(5) == 3, 0, width)
+    values = negative_log_density(probs, counts, constant)
+    np.testing.assert_array_equal(np.isnan(values), np.broadcast_to(constant == 0, (3, 5)))
+
+
 def test_crps_against_scoringrules():
     probs, counts, width = random_histograms()
     ours = crps(probs, counts, width)
@@ -85,6 +109,19 @@ def test_crps_is_the_mean_over_cells():
         step = cells[:, None] <= np.arange(8)
         expected[p, g] = width[g] * ((probs[p, g].cumsum() - step) ** 2).sum(axis=1).mean()
     np.testing.assert_allclose(crps(probs, counts, width), expected, rtol=1e-12)
+
+
+def test_cramer_is_the_energy_distance_of_the_cells():
+    """As a U-statistic over cells: E|X − x| − E|X − X'| / 2 − mean over pairs of |x − x'| / 2."""
+    probs, counts, width = random_histograms(seed=3, n_cells=12)
+    ours = cramer(probs, counts, width)
+    for p, g in product(range(3), range(5)):
+        centers, weight = width[g] * np.arange(8.0), probs[p, g]
+        cells = np.repeat(centers, counts[p, g])
+        cross = (np.abs(cells[:, None] - centers) @ weight).mean()
+        within = weight @ np.abs(centers[:, None] - centers) @ weight
+        pairs = np.abs(cells[:, None] - cells).sum() / (12 * 11)
+        np.testing.assert_allclose(ours[p, g], cross - within / 2 - pairs / 2, rtol=1e-9, atol=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
@@ -158,6 +195,15 @@ def test_wasserstein_floor_against_simulation(n_cells):
     np.testing.assert_allclose(wasserstein_floor(truth, n_cells, 0.4), simulated, rtol=0.02)
 
 
+def test_wasserstein_floor_against_the_binomial():
+    """Each F_n is a binomial share; its mean absolute deviation is known."""
+    truth = np.array([0.3, 0.05, 0.25, 0.2, 0.2])
+    for n_cells in (20, 500):
+        shares = np.arange(n_cells + 1) / n_cells
+        chances = [stats.binom(n_cells, f).pmf(np.arange(n_cells + 1)) @ abs(shares - f) for f in truth.cumsum()[:-1]]
+        np.testing.assert_allclose(wasserstein_floor(truth, n_cells, 1.0), sum(chances), rtol=0.5 / n_cells**0.5)
+
+
 def test_wasserstein_floor_of_a_point():
     # Rounding may carry a sum of probabilities past one.
     assert np.isfinite(wasserstein_floor(np.full((2, 49), 1 / 49, np.float32), 10, 1.0)).all()
@@ -181,6 +227,71 @@ def test_pearson_of_a_shift_that_is_the_same_for_all_genes_is_zero(dtype, shift)
     predicted = np.broadcast_to(reference + dtype(shift), (2, 50))  # equal up to rounding alone
     np.testing.assert_array_equal(pearson_shift(predicted, observed, reference), 0)
     np.testing.assert_array_equal(pearson_shift(observed, predicted, reference), 0)
+
+
+def test_what_is_not_defined_is_nan():
+    one, none = np.array([0, 1]), np.array([0, 0])
+    assert np.isnan(cramer(HALF, one, 1.0))
+    assert crps(HALF, one, 1.0) == 0.25
+    for score in (*DISTANCES.values(), wasserstein):
+        assert np.isnan(score(HALF, none, 1.0))
+    assert np.isnan(relative_absolute_error(np.array([1.0, 2.0]), np.zeros(2)))
+    assert np.isnan(relative_absolute_error(np.array([]), np.array([])))
+    values = np.array([1.0, 2.0, 4.0])
+    assert np.isnan(pearson_shift(values, values + 1, np.full(3, np.nan)))
+
+
+def test_single_precision_loses_no_digits():
+    """Sums over many bins and genes are in double precision: what is given is taken as exact."""
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.full(200, 0.1), size=(2, 5)).astype(np.float32)
+    counts, width = rng.multinomial(50, np.full(200, 1 / 200), size=(2, 5)), rng.uniform(0.1, 2, 5)
+    exact = probs.astype(np.float64)
+    for score in (*DISTANCES.values(), wasserstein):
+        np.testing.assert_array_equal(score(probs, counts.astype(np.float32), width), score(exact, counts, width))
+    np.testing.assert_array_equal(wasserstein_floor(probs, 50, width), wasserstein_floor(exact, 50, width))
+    # Small shifts of large values, which single precision would cancel.
+    values = rng.uniform(1000, 1001, (3, 4000)).astype(np.float32)
+    as_double = values.astype(np.float64)
+    expected = stats.pearsonr(as_double[0] - as_double[2], as_double[1] - as_double[2])[0]
+    np.testing.assert_allclose(pearson_shift(*values), expected, rtol=1e-9)
+    expected = abs(as_double[0] - as_double[1]).sum() / as_double[1].sum()
+    np.testing.assert_allclose(relative_absolute_error(*values[:2]), expected, rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------------- halves
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(0, 60))
+def test_halves_add_up(seed, n_bins, n_cells):
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(n_cells, rng.dirichlet(np.full(n_bins, 0.3), size=(2, 3)))
+    half = split_counts(rng, counts)
+    assert half.shape == counts.shape
+    assert (half >= 0).all() and (half <= counts).all()
+    np.testing.assert_array_equal(half.sum(axis=-1), n_cells // 2)
+
+
+def test_halves_are_those_of_numpy():
+    """Means and covariances over bins, of this and of numpy's sampler, which takes one set of counts at a time."""
+    counts, n_draws = np.array([3, 0, 10, 1, 7]), 40_000
+    ours = split_counts(np.random.default_rng(0), np.broadcast_to(counts, (n_draws, 5)))
+    theirs = np.random.default_rng(1).multivariate_hypergeometric(counts, 10, size=n_draws)
+    exact = stats.multivariate_hypergeom(counts, 10)
+    error = 4 * np.sqrt(np.diag(exact.cov()) / n_draws)
+    assert (abs(ours.mean(axis=0) - exact.mean()) <= error).all()
+    for draws in (ours, theirs):
+        np.testing.assert_allclose(np.cov(draws.T), exact.cov(), atol=0.05)
+
+
+def test_each_half_is_as_likely_as_it_should_be():
+    counts, n_draws = np.array([2, 3, 2]), 20_000
+    halves = split_counts(np.random.default_rng(2), np.broadcast_to(counts, (n_draws, 3)))
+    outcomes, seen = np.unique(halves, axis=0, return_counts=True)
+    expected = n_draws * stats.multivariate_hypergeom(counts, 3).pmf(outcomes)
+    np.testing.assert_allclose(expected.sum(), n_draws)  # every outcome occurred
+    assert stats.chisquare(seen, expected).pvalue > 1e-3
 
 
 def test_scores_have_a_value_a_gene():
