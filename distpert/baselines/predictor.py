@@ -1,0 +1,59 @@
+"""A fitted baseline that predicts one perturbation at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.baselines.point import PointPrediction
+from distpert.embeddings import Embeddings
+from distpert.histograms import Histograms
+from distpert.requested import requested_contexts, requested_labels
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelPredictor:
+    """A fitted baseline; a prediction cannot depend on what else is predicted with it.
+
+    Attributes
+    ----------
+    name : str
+        Of the baseline.
+    training : Histograms
+        What it was fitted to.
+    embeddings : Embeddings
+        Of every gene that can be predicted.
+    of_label : callable
+        From a label, as `canonical_label` writes it, to what is predicted in all contexts: probabilities (context,
+        gene, bin) or means (context, gene).
+    what : {"probs", "means"}
+        Which of the two.
+    """
+
+    name: str
+    training: Histograms
+    embeddings: Embeddings
+    of_label: Callable[[str], NDArray[np.float64]]
+    what: Literal["probs", "means"] = "probs"
+
+    def __repr__(self) -> str:
+        predicts = "histograms" if self.what == "probs" else "means"
+        return (
+            f"Fitted {self.name!r}: predicts {predicts} of {len(self.training.genes):,} genes from "
+            f"{len(self.training.perturbations):,} training perturbations"
+        )
+
+    def predict(
+        self, perturbations: str | Sequence[str], *, context: str | Sequence[str] | None = None, seed: int = 0
+    ) -> PointPrediction:
+        """Predict; see `Predictor.predict`."""
+        labels = requested_labels(perturbations, self.training, self.embeddings)
+        contexts = requested_contexts(context, self.training)
+        rows = [self.training.contexts.index(name) for name in contexts]
+        values = np.stack([self.of_label(label)[rows] for label in labels])
+        make = PointPrediction.from_probs if self.what == "probs" else PointPrediction.from_means
+        return make(self.training, labels, contexts, values, seed=seed)

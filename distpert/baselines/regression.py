@@ -1,0 +1,221 @@
+"""Baselines that regress the shift of the mean on the embedding of the perturbation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.baselines.predictor import LabelPredictor
+from distpert.baselines.training import TrainingShares, check_training
+from distpert.embeddings import Embeddings
+from distpert.histograms import Histograms
+from distpert.kernels import distances
+from distpert.labels import listed
+
+FEWEST_PERTURBATIONS = 3
+# From next to no regularisation to next to no slope, for a few hundred standardised dimensions.
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7)
+N_COMPONENTS = 20
+LENGTH_SCALE_BOUNDS = (0.05, 20.0)  # in units of the median distance between training perturbations
+VARIANCE_BOUNDS = (1e-4, 1e2)  # in units of the mean square of the components
+
+
+@dataclass(frozen=True)
+class Ridge:
+    r"""Ridge regression from the embedding e to the shift of the mean from control, for all genes.
+
+    .. math::
+        \hat\mu_{pc} = \mu^\text{ctrl}_c + \bar\delta_c + W \tilde e_p, \qquad
+        W = \operatorname{argmin} \sum_q \lVert \delta_q - W \tilde e_q \rVert^2 + \lambda \lVert W \rVert^2
+
+    with δ̄_c the average shift of training perturbations in context c, δ_q the shift of perturbation q less that
+    average, averaged over contexts and centred over training perturbations, and ẽ the embedding with each dimension
+    standardised over them. λ is the one, for all genes, with the least squared error when each training perturbation is
+    left out in turn. Predicts means alone.
+
+    Training perturbations without an embedding count in the average shift, not in the regression.
+
+    Parameters
+    ----------
+    penalties
+        Values of λ that are tried.
+
+    References
+    ----------
+    In the manner of GenePert (Chen & Zou 2024), which regresses on text embeddings of genes.
+    """
+
+    name: ClassVar[str] = "ridge"
+    penalties: tuple[float, ...] = PENALTIES
+
+    def __post_init__(self) -> None:
+        if not self.penalties or not all(0 < penalty < np.inf for penalty in self.penalties):
+            raise ValueError(f"penalties must be one or more numbers above 0, not {self.penalties}")
+
+    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+        """Choose the penalty and regress; see `Baseline.fit`.
+
+        Raises
+        ------
+        ValueError
+            If a context has no control cells, or fewer than 3 training perturbations have an embedding.
+
+        Warns
+        -----
+        UserWarning
+            Names training perturbations without an embedding.
+        """
+        from sklearn.linear_model import RidgeCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        problem = _shifts_to_regress(histograms, embeddings)
+        # The intercept is zero, but has to be left out and fitted anew with each perturbation: where there are more
+        # dimensions than perturbations, centred data would give away the one left out.
+        model = make_pipeline(StandardScaler(), RidgeCV(alphas=list(self.penalties)))
+        return problem.predictor(self.name, model.fit(problem.vectors, problem.shifts).predict)
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    r"""Gaussian-process regression from the embedding e to the shift of the mean from control, for all genes.
+
+    .. math::
+        \hat\mu_{pc} = \mu^\text{ctrl}_c + \bar\delta_c + k_p^\top (K + \sigma^2 I)^{-1} \delta, \qquad
+        k(e, e') = a \exp\!\big(-\tfrac{1}{2\ell^2} \lVert e - e' \rVert^2\big)
+
+    with δ as in `Ridge`. The kernel is the same for all genes; a, ℓ and σ² maximise the marginal likelihood of the
+    leading principal components of δ (Rasmussen & Williams 2006, eqs. 2.25, 5.8), the others being mostly the sampling
+    of cells. Predicts means alone.
+
+    Training perturbations without an embedding count in the average shift, not in the regression.
+
+    Parameters
+    ----------
+    n_components
+        Number of principal components that the kernel is chosen by.
+
+    References
+    ----------
+    The Gaussian-process baseline of Ramakrishnan et al. (2025), arXiv:2507.02980.
+    """
+
+    name: ClassVar[str] = "gaussian_process"
+    n_components: int = N_COMPONENTS
+
+    def __post_init__(self) -> None:
+        if self.n_components < 1:
+            raise ValueError(f"n_components must be at least 1, not {self.n_components}")
+
+    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+        """Choose the kernel and condition on the training shifts; see `Baseline.fit`.
+
+        Raises
+        ------
+        ValueError
+            If a context has no control cells, fewer than 3 training perturbations have an embedding, or all have the
+            same.
+
+        Warns
+        -----
+        UserWarning
+            Names training perturbations without an embedding.
+        """
+        from sklearn.gaussian_process import GaussianProcessRegressor
+
+        problem = _shifts_to_regress(histograms, embeddings)
+        kernel = _choose_kernel(problem.vectors, _leading_components(problem.shifts, self.n_components))
+        model = GaussianProcessRegressor(kernel, optimizer=None)
+        return problem.predictor(self.name, model.fit(problem.vectors, problem.shifts).predict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Regression:
+    """What is regressed on what.
+
+    Attributes
+    ----------
+    vectors : ndarray, shape (perturbation, dims)
+        Embeddings of the training perturbations that have one.
+    shifts : ndarray, shape (perturbation, gene)
+        Their shifts of the mean, less the average of each context, averaged over contexts; centred.
+    average : ndarray, shape (context, gene)
+        Mean of the controls, plus the average shift of all training perturbations.
+    """
+
+    histograms: Histograms
+    embeddings: Embeddings
+    vectors: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+    average: NDArray[np.float64]
+
+    def predictor(self, name: str, predict: Callable[[NDArray], NDArray]) -> LabelPredictor:
+        """Predictor of means, from a function of embeddings (label, dims) to shifts (label, gene)."""
+        return LabelPredictor(name, self.histograms, self.embeddings, partial(self.of_label, predict), "means")
+
+    def of_label(self, predict: Callable[[NDArray], NDArray], label: str) -> NDArray[np.float64]:
+        """Means (context, gene)."""
+        vector = self.embeddings.of([label]).astype(np.float64)
+        return self.average + predict(vector)[0]
+
+
+def _shifts_to_regress(histograms: Histograms, embeddings: Embeddings) -> _Regression:
+    check_training(histograms)
+    known = [label for label in histograms.perturbations if embeddings.has(label)]
+    missing = [label for label in histograms.perturbations if not embeddings.has(label)]
+    if len(known) < FEWEST_PERTURBATIONS:
+        raise ValueError(
+            f"{len(known)} of {len(histograms.perturbations)} training perturbations have an embedding; at least "
+            f"{FEWEST_PERTURBATIONS} are needed. Without one: {listed(missing)}"
+        )
+    if missing:
+        warnings.warn(
+            f"no embedding for {listed(missing)}: left out of the regression, but counted in the average shift",
+            UserWarning,
+            stacklevel=3,
+        )
+    shares = TrainingShares(histograms)
+    shifts = {label: shares.mean_shift(label) for label in histograms.perturbations}
+    average = np.mean(list(shifts.values()), axis=0)
+    control = (shares.control * histograms.centers.to_numpy()).sum(axis=-1)
+    known_shifts = np.stack([(shifts[label] - average).mean(axis=0) for label in known])
+    return _Regression(
+        histograms,
+        embeddings,
+        embeddings.of(known).astype(np.float64),
+        known_shifts - known_shifts.mean(axis=0),
+        control + average,
+    )
+
+
+def _leading_components(shifts: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    """Principal components (perturbation, component), with a mean square of one."""
+    left, singular, _ = np.linalg.svd(shifts, full_matrices=False)
+    components = (left * singular)[:, :number]
+    scale = np.sqrt((components**2).mean())
+    return components / scale if scale > 0 else components
+
+
+def _choose_kernel(vectors: NDArray[np.float64], components: NDArray[np.float64]) -> Any:
+    """Kernel of the greatest marginal likelihood for components that share it."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    gaps = distances(vectors, vectors)[np.triu_indices(len(vectors), 1)]
+    if not gaps.any():
+        raise ValueError("all training perturbations have the same embedding: it cannot tell them apart")
+    typical = float(np.median(gaps[gaps > 0]))
+    low, high = LENGTH_SCALE_BOUNDS
+    kernel = ConstantKernel(0.5, VARIANCE_BOUNDS) * RBF(typical, (low * typical, high * typical))
+    with warnings.catch_warnings():
+        # A value at its bound is an answer: there is no noise, or the embedding tells nothing.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = GaussianProcessRegressor(kernel + WhiteKernel(0.5, VARIANCE_BOUNDS)).fit(vectors, components)
+    return model.kernel_

@@ -1,0 +1,155 @@
+"""Training groups as shares of bins and their shifts from control, and what stands in for groups without cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.design import UNIFORM_CELLS, base_histograms, observed_controls
+from distpert.histograms import Histograms
+from distpert.labels import listed
+
+
+def check_training(histograms: Histograms, *, fewest: int = 1) -> None:
+    """Refuse histograms that nothing can be learned from.
+
+    Parameters
+    ----------
+    histograms
+        What a baseline is to be fitted to.
+    fewest
+        Number of perturbations that it needs.
+
+    Raises
+    ------
+    ValueError
+        If a context has no control cells, or there are too few perturbations.
+    """
+    groups = histograms.dataset
+    is_control = (groups["perturbation"] == histograms.control).to_numpy()
+    if without := sorted(set(histograms.contexts) - set(groups["context"].to_numpy()[is_control].tolist())):
+        where = f" in {listed(without)}" if histograms.context_key else ""
+        raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
+    if len(histograms.perturbations) < fewest:
+        raise ValueError(
+            f"the training has {len(histograms.perturbations)} perturbations; at least {fewest} are needed"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingShares:
+    """Shares of bins in training groups. Shares are those of the cells; nothing is smoothed.
+
+    Attributes
+    ----------
+    histograms : Histograms
+        The training counts, with controls in every context.
+    """
+
+    histograms: Histograms
+
+    @cached_property
+    def control(self) -> NDArray[np.float64]:
+        """Shares in control cells (context, gene, bin)."""
+        return observed_controls(self._counts, self._n_cells, self._context, self._is_control)
+
+    @cached_property
+    def smoothed_control(self) -> NDArray[np.float64]:
+        """Control histograms (context, gene, bin) as the model smooths them."""
+        return base_histograms(self._counts, self._n_cells, self._context, self._is_control)
+
+    @cached_property
+    def n_control(self) -> NDArray[np.int64]:
+        """Numbers of control cells (context)."""
+        return self._cells_by_context(self._is_control)
+
+    @cached_property
+    def pooled(self) -> NDArray[np.float64]:
+        """Shares in the pooled cells of all perturbations (context, gene, bin)."""
+        present = self.n_pooled > 0
+        shift = np.zeros_like(self.control)
+        for c in np.flatnonzero(present):
+            rows = ~self._is_control & (self._context == c)
+            total = self._counts[rows].sum(axis=0, dtype=np.float64)
+            shift[c] = total / self.n_pooled[c] - self.control[c]
+        return add_shift(self.control, stand_in(shift, present))
+
+    @cached_property
+    def smoothed_pooled(self) -> NDArray[np.float64]:
+        """`pooled`, smoothed as cells of control where there are none of perturbations."""
+        return smooth(self.pooled, np.where(self.n_pooled > 0, self.n_pooled, self.n_control))
+
+    @cached_property
+    def n_pooled(self) -> NDArray[np.int64]:
+        """Numbers of perturbed cells (context)."""
+        return self._cells_by_context(~self._is_control)
+
+    def n_cells(self, label: str) -> NDArray[np.int64]:
+        """Numbers of cells of a training perturbation (context)."""
+        n_cells = np.zeros(len(self.histograms.contexts), np.int64)
+        for context, row in self._rows[label].items():
+            n_cells[context] = self._n_cells[row]
+        return n_cells
+
+    def shift(self, label: str) -> NDArray[np.float64]:
+        """Shares of a training perturbation less those of control (context, gene, bin); zero where it has no cells."""
+        shift = np.zeros_like(self.control)
+        for context, row in self._rows[label].items():
+            shift[context] = self._counts[row] / self._n_cells[row] - self.control[context]
+        return shift
+
+    def mean_shift(self, label: str) -> NDArray[np.float64]:
+        """Shift of the mean (context, gene), in the units of the data, with stand-ins where there are no cells."""
+        shift = (self.shift(label) * self.histograms.centers.to_numpy()).sum(axis=-1)
+        return stand_in(shift, self.n_cells(label) > 0)
+
+    # ------------------------------------------------------------------------------------------------------- internals
+
+    @cached_property
+    def _counts(self) -> NDArray[np.integer]:
+        return self.histograms.counts.to_numpy()
+
+    @cached_property
+    def _n_cells(self) -> NDArray[np.integer]:
+        return self.histograms.n_cells.to_numpy()
+
+    @cached_property
+    def _context(self) -> NDArray[np.intp]:
+        return np.searchsorted(self.histograms.contexts, self.histograms.dataset["context"].to_numpy())
+
+    @cached_property
+    def _is_control(self) -> NDArray[np.bool_]:
+        return self.histograms.dataset["perturbation"].to_numpy() == self.histograms.control
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[int, int]]:
+        """Row of the group of each perturbation in each context where it has cells."""
+        rows: dict[str, dict[int, int]] = {}
+        for row, label in enumerate(self.histograms.dataset["perturbation"].to_numpy()):
+            rows.setdefault(str(label), {})[int(self._context[row])] = row
+        return rows
+
+    def _cells_by_context(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        totals = np.bincount(self._context[rows], self._n_cells[rows], minlength=len(self.histograms.contexts))
+        return totals.astype(np.int64)
+
+
+def stand_in(shift: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Shifts (context, …) with the mean of the others where a context has no cells."""
+    mean = shift[present].mean(axis=0)
+    return np.where(present.reshape(-1, *[1] * mean.ndim), shift, mean)
+
+
+def add_shift(shares: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares moved by a shift, clipped at zero and made to sum to one again."""
+    moved = np.maximum(shares + shift, 0)
+    return moved / moved.sum(axis=-1, keepdims=True)
+
+
+def smooth(shares: NDArray[np.float64], n_cells: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Shares (context, gene, bin) of so many cells (context) and one more, spread evenly: no bin is impossible."""
+    n = n_cells[:, None, None].astype(np.float64)
+    return (n * shares + UNIFORM_CELLS / shares.shape[-1]) / (n + UNIFORM_CELLS)
