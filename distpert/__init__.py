@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distpert import datasets, plots, scores
+    from distpert import baselines, datasets, plots, scores
+    from distpert.comparison import compare
+    from distpert.cross_validation import cross_validate
     from distpert.embedding_files import read_embeddings
     from distpert.embeddings import Embeddings
     from distpert.fitted import Fit
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from distpert.inference import Optimisation
     from distpert.model import Priors
     from distpert.prediction import Prediction
+    from distpert.scoring import score
     from distpert.simulation import Simulation, simulate
+    from distpert.splits import Splits, split_perturbations
     from distpert.storage import load
 
     __version__: str
@@ -31,19 +35,25 @@ __all__ = [
     "Prediction",
     "Priors",
     "Simulation",
+    "Splits",
     "__version__",
+    "baselines",
+    "compare",
     "count_histograms",
+    "cross_validate",
     "datasets",
     "fit",
     "load",
     "load_histograms",
     "plots",
     "read_embeddings",
+    "score",
     "scores",
     "simulate",
+    "split_perturbations",
 ]
 
-_SUBMODULES = ("datasets", "plots", "scores")
+_SUBMODULES = ("baselines", "datasets", "plots", "scores")
 
 # No public function may have the name of a module of this package: importing the module would replace it.
 _MODULE = {
@@ -60,6 +70,11 @@ _MODULE = {
     "Priors": "distpert.model",
     "Simulation": "distpert.simulation",
     "simulate": "distpert.simulation",
+    "score": "distpert.scoring",
+    "Splits": "distpert.splits",
+    "split_perturbations": "distpert.splits",
+    "cross_validate": "distpert.cross_validation",
+    "compare": "distpert.comparison",
 }
 
 
