@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from distpert.draws import Block, blocks, map_blocks
 from distpert.labels import canonical_label, listed
+from distpert.moments import MOMENTS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -133,13 +134,28 @@ class Predicted:
         levels = quantile_levels(ci_prob)
 
         def quantiles(block: Block) -> NDArray:
-            draws = np.stack(moments(block))  # (moment, draw, gene)
-            return np.moveaxis(np.quantile(draws, levels, axis=1), (0, 2), (-1, 0))  # (gene, moment, level)
+            found = quantiles_of_moments(np.stack(moments(block)), levels)
+            return np.moveaxis(found, (0, 2), (-1, 0))  # (gene, moment, level)
 
         values = self._collect(quantiles, (len(names), len(levels)))
         summary = xr.Dataset({name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(names)})
         summary = summary.transpose("statistic", ...)
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
+
+
+def quantiles_of_moments(draws: NDArray, levels: Sequence[float]) -> NDArray:
+    """Quantiles (level, moment, gene) of the moments (moment, draw, gene) of histograms.
+
+    A draw of a single point has no skewness and no kurtosis, and is left out of the quantiles of these two; they are
+    what those draws show that have any, as the moments of observed cells are. They are 0 where no draw has.
+    """
+    found = np.quantile(draws, levels, axis=1)
+    is_point = draws[1] == 0 if len(draws) == len(MOMENTS) else np.zeros_like(draws[0], bool)
+    for_some = is_point.any(axis=0) & ~is_point.all(axis=0)
+    if for_some.any():
+        shapes = np.where(is_point[:, for_some], np.nan, draws[2:, :, for_some])
+        found[:, 2:, for_some] = np.nanquantile(shapes, levels, axis=1)
+    return found
 
 
 def quantile_levels(ci_prob: float) -> list[float]:

@@ -169,7 +169,8 @@ class Prediction(Predicted):
         Dataset
             ``mean``, ``variance``, ``skewness``, ``kurtosis`` (excess), each (statistic, perturbation, [context,]
             gene), with ``statistic`` one of ``median``, ``lower``, ``upper``. Draws are made and forgotten block by
-            block.
+            block. Draws of a single bin, which have no skewness and no kurtosis, are left out of the quantiles of
+            these two.
 
         Raises
         ------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import distpert
-from distpert.predicted import Predicted
+from distpert.predicted import Predicted, quantiles_of_moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,3 +85,18 @@ def test_numbers_of_cells(places):
     assert places._cells(4).tolist() == [[4, 4], [4, 4]]
     with pytest.raises(ValueError, match=r"n_cells has shape \(3,\), but must be .*: \(2, 2\)"):
         places._cells([1, 2, 3])
+
+
+def test_quantiles_leave_out_shapes_that_are_not_defined():
+    draws = np.random.default_rng(0).normal(size=(4, 9, 3))
+    draws[1] = abs(draws[1])
+    draws[1:, [0, 4], 1] = 0  # two points among the draws of a gene
+    draws[1:, :, 2] = 0  # nothing but points
+    levels = [0.5, 0.1]
+    found = quantiles_of_moments(draws, levels)
+    expected = np.quantile(draws, levels, axis=1)
+    expected[:, 2:, 1] = np.quantile(np.delete(draws[2:, :, 1], [0, 4], axis=1), levels, axis=1)
+    np.testing.assert_allclose(found, expected)
+    assert (found[:, 2:, 2] == 0).all()
+    # Means alone have no shapes.
+    np.testing.assert_array_equal(quantiles_of_moments(draws[:1], levels), np.quantile(draws[:1], levels, axis=1))
