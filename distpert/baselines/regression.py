@@ -19,8 +19,8 @@ from distpert.kernels import distances
 from distpert.labels import listed
 
 FEWEST_PERTURBATIONS = 3
-# From next to no regularisation to next to no slope, for a few hundred standardised dimensions.
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7)
+# From next to no regularisation to next to no slope, for vectors of length one.
+PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)
 N_COMPONENTS = 20
 LENGTH_SCALE_BOUNDS = (0.05, 20.0)  # in units of the median distance between training perturbations
 VARIANCE_BOUNDS = (1e-4, 1e2)  # in units of the mean square of the components
@@ -35,9 +35,9 @@ class Ridge:
         W = \operatorname{argmin} \sum_q \lVert \delta_q - W \tilde e_q \rVert^2 + \lambda \lVert W \rVert^2
 
     with δ̄_c the average shift of training perturbations in context c, δ_q the shift of perturbation q less that
-    average, averaged over contexts and centred over training perturbations, and ẽ the embedding with each dimension
-    standardised over them. λ is the one, for all genes, with the least squared error when each training perturbation is
-    left out in turn. Predicts means alone.
+    average, averaged over contexts and centred over training perturbations, and ẽ the embedding, for a pair the sum,
+    scaled to length one and centred over them. λ is the one, for all genes, with the least squared error when each
+    training perturbation is left out in turn. Predicts means alone.
 
     Training perturbations without an embedding count in the average shift, not in the regression.
 
@@ -73,12 +73,12 @@ class Ridge:
         """
         from sklearn.linear_model import RidgeCV
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
+        from sklearn.preprocessing import Normalizer
 
         problem = _shifts_to_regress(histograms, embeddings)
         # The intercept is zero, but has to be left out and fitted anew with each perturbation: where there are more
         # dimensions than perturbations, centred data would give away the one left out.
-        model = make_pipeline(StandardScaler(), RidgeCV(alphas=list(self.penalties)))
+        model = make_pipeline(Normalizer(), RidgeCV(alphas=list(self.penalties)))
         return problem.predictor(self.name, model.fit(problem.vectors, problem.shifts).predict)
 
 

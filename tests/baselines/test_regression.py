@@ -33,9 +33,13 @@ def brute_ridge(vectors, shifts, penalty):
 def test_ridge(tiny, tiny_all, with_days):
     screen, days = (tiny, DAYS) if with_days else (tiny_all, ("all",))
     control, average, shifts = brute_problem(screen, days)
-    raw = screen.embeddings.of(TRAINING).astype(float)
-    centre, scale = raw.mean(axis=0), raw.std(axis=0)
-    vectors = (raw - centre) / scale
+
+    def unit(labels):
+        raw = screen.embeddings.of(labels).astype(float)
+        return raw / np.sqrt((raw**2).sum(axis=1, keepdims=True))
+
+    centre = unit(TRAINING).mean(axis=0)
+    vectors = unit(TRAINING) - centre
 
     def left_out_error(penalty):
         errors = []
@@ -48,7 +52,7 @@ def test_ridge(tiny, tiny_all, with_days):
 
     weights = brute_ridge(vectors, shifts, min(PENALTIES, key=left_out_error))
     prediction = Ridge().fit(screen.histograms, screen.embeddings).predict(LABELS)
-    asked = (screen.embeddings.of(["A", "F", "B+E", "D"]) - centre) / scale
+    asked = unit(["A", "F", "B+E", "D"]) - centre
     expected = (control + average)[None] + (asked @ weights)[:, None]
     np.testing.assert_allclose(prediction.means, expected, rtol=1e-8)
     assert prediction.probs is None
@@ -142,7 +146,7 @@ def errors(function, *baselines, n_dims=2):
 
 def test_linear_shifts_are_learned():
     pooled, ridge, process = errors(lambda e, w: 0.5 * e @ w, PooledMean(), Ridge(), GaussianProcess())
-    assert ridge < 0.1 * pooled
+    assert ridge < 0.25 * pooled  # of vectors of length one the shifts are only nearly linear
     assert process < 0.2 * pooled
 
 
