@@ -1,8 +1,5 @@
 """Folds: nothing that a fold holds out leaks into its training labels."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -47,17 +44,6 @@ def test_what_is_held_out(screen):
     for label in labels:  # a single once, a combination at least once
         times = sum(label in fold.held_out for fold in splits.folds)
         assert times == 1 if "+" not in label else times >= 1
-
-
-def test_singles_are_split_as_the_scripts_always_did():
-    path = Path(__file__).parents[1] / "validation" / "held_out.py"
-    if not path.exists():
-        pytest.skip("validation/ is not part of this distribution")
-    spec = importlib.util.spec_from_file_location("held_out", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    splits = split_perturbations(SINGLES[::-1], 6, seed=3)
-    assert [sorted(fold.held_out) for fold in splits.folds] == [sorted(f) for f in module.split(SINGLES, 6, 3)]
 
 
 def test_each_combination_is_also_held_out_with_its_genes_in_training():
