@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distpert import baselines, datasets, plots, scores
+    from distpert.calibration_table import width_at_coverage
     from distpert.comparison import compare
+    from distpert.conformal import ConformalPrediction, conformalise
     from distpert.cross_validation import cross_validate
     from distpert.embedding_files import read_embeddings
     from distpert.embeddings import Embeddings
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from distpert.inference import Optimisation
     from distpert.model import Priors
     from distpert.prediction import Prediction
+    from distpert.reliability import calibration, combine_calibrations, without_latent_uncertainty
     from distpert.scoring import score
     from distpert.simulation import Simulation, simulate
     from distpert.splits import Splits, split_perturbations
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ConformalPrediction",
     "Embeddings",
     "Fit",
     "Histograms",
@@ -38,7 +42,10 @@ __all__ = [
     "Splits",
     "__version__",
     "baselines",
+    "calibration",
+    "combine_calibrations",
     "compare",
+    "conformalise",
     "count_histograms",
     "cross_validate",
     "datasets",
@@ -51,6 +58,8 @@ __all__ = [
     "scores",
     "simulate",
     "split_perturbations",
+    "width_at_coverage",
+    "without_latent_uncertainty",
 ]
 
 _SUBMODULES = ("baselines", "datasets", "plots", "scores")
@@ -75,6 +84,12 @@ _MODULE = {
     "split_perturbations": "distpert.splits",
     "cross_validate": "distpert.cross_validation",
     "compare": "distpert.comparison",
+    "calibration": "distpert.reliability",
+    "combine_calibrations": "distpert.reliability",
+    "without_latent_uncertainty": "distpert.reliability",
+    "conformalise": "distpert.conformal",
+    "ConformalPrediction": "distpert.conformal",
+    "width_at_coverage": "distpert.calibration_table",
 }
 
 

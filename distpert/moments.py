@@ -43,8 +43,9 @@ def histogram_moments(probs: Any, centers: Any) -> tuple[Any, Any, Any, Any]:
     is_point = variance <= rounding**2
     # Dividing before the powers are taken keeps them within the range of single precision.
     scaled = deviation / (variance + is_point)[..., None] ** 0.5
-    third = (probs * scaled**3).sum(-1)
-    fourth = (probs * scaled**4).sum(-1)
+    squared = scaled * scaled  # numpy's powers take a hundred times as long as its products
+    third = (probs * squared * scaled).sum(-1)
+    fourth = (probs * squared * squared).sum(-1)
     has_shape = ~is_point  # 1 - is_point would make single precision double
     # Adding zero turns -0.0, which prints badly, into 0.0.
     return mean, has_shape * variance, has_shape * third + 0, has_shape * (fourth - 3) + 0

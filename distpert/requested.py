@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def requested_labels(
     ValueError
         If there is none, one is named twice, or one is that of the controls.
     """
-    given = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+    given: list[Any] = [perturbations] if isinstance(perturbations, str) else list(perturbations)
     if not given:
         raise ValueError("no perturbation to predict")
     if wrong := [label for label in given if not isinstance(label, str)]:

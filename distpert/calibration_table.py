@@ -1,0 +1,185 @@
+"""The table that `distpert.reliability` returns: what is pooled from values by group, with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.resampling import Band, mean_over_groups, quantile_strata, selective_risk
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+STRATIFIERS = ("effect_size", "n_cells", "expression", "distance", "spread")
+SHARES = np.arange(1, 11) / 10
+POOLED = ("coverage", "width", "interval_score", "pit", "pit_cells")
+BY_PERTURBATION = "_by_perturbation"
+_BAND = "95 %, point by point, from resampling perturbations"
+_UNITS = "units of expression"
+# long_name and units; the moments differ in their units.
+_ABOUT = {
+    "coverage": ("share of observations in their central predictive interval", "1"),
+    "width": ("mean width of central predictive intervals", "units of the moment"),
+    "interval_score": ("mean interval score", "units of the moment"),
+    "pit": ("density of the probability integral transform of moments of so many cells", "1"),
+    "pit_cells": ("density of the probability integral transform of single cells", "1"),
+    "coverage_by_expression": ("coverage of genes by their mean expression in controls", "1"),
+    "coverage_by_stratum": ("coverage by stratum", "1"),
+    "n_perturbations_by_stratum": ("perturbations with groups in the stratum", "perturbations"),
+    "mean_by_stratum": ("mean of what groups are stratified by", "that of the stratifier"),
+    "selective_risk": ("Cramér distance of the share with the least spread, relative to that of all", "1"),
+    "n_cells": ("held-out cells", "cells"),
+    "expression": ("mean expression in controls of the genes of each stratum", _UNITS),
+    "effect_size": ("Cramér distance, debiased, of held-out cells from controls", _UNITS),
+    "distance": ("distance of the embedding from that of the nearest training perturbation", "1"),
+    "spread": ("mean width of 50 % posterior intervals of the mean", _UNITS),
+    "cramer": ("Cramér distance, debiased", _UNITS),
+}
+
+_Variables: TypeAlias = dict[str, tuple[tuple[str, ...], NDArray]]
+
+
+def pool_groups(groups: xr.Dataset, n_resamples: int, seed: int) -> xr.Dataset:
+    """Put before the values of groups, (…, perturbation, [context]), all that is pooled from them.
+
+    A group counts if it has cells; `distpert.reliability.calibration` says what the variables are.
+    """
+    pool = _Pool(groups, n_resamples, seed)
+    pooled = _averages(pool) | _strata(pool)
+    coords: dict[str, object] = {"stratifier": list(STRATIFIERS)}
+    if "spread" in groups:
+        pooled |= _selective_risk(pool)
+        coords["share"] = SHARES
+    table = groups.assign(pooled).assign_coords(coords)[[*pooled, *groups]]
+    for variable in table.values():
+        variable.attrs = _attributes(str(variable.name))
+    return table.assign_attrs(band=_BAND, n_resamples=n_resamples, seed=seed)
+
+
+def width_at_coverage(calibration: xr.Dataset, coverage: Sequence[float] = (0.5, 0.8, 0.9)) -> xr.DataArray:
+    """Mean width that the intervals of a prediction have where they hold so often: sharpness, whatever the calibration.
+
+    Parameters
+    ----------
+    calibration
+        As `calibration` or `combine_calibrations` returns it; the more levels it has, the better.
+    coverage
+        Shares of observations that the intervals are to hold.
+
+    Returns
+    -------
+    DataArray
+        (moment, coverage), linear between the levels, in the units of the moments; NaN where no two levels have a
+        coverage below and above.
+
+    Raises
+    ------
+    ValueError
+        If a coverage does not lie between 0 and 1.
+    """
+    import xarray as xr
+
+    asked = np.asarray(coverage, np.float64)
+    if asked.ndim != 1 or not ((asked > 0) & (asked < 1)).all():
+        raise ValueError(f"coverage must be numbers between 0 and 1, not {coverage}")
+    held, width = (calibration[name].transpose("moment", "level").to_numpy() for name in ("coverage", "width"))
+    found = [np.interp(asked, *row, left=np.nan, right=np.nan) for row in zip(held, width, strict=True)]
+    coords = {"moment": calibration["moment"].to_numpy(), "coverage": asked}
+    attrs = {"long_name": "mean width of intervals that hold so often", "units": "units of the moment"}
+    return xr.DataArray(np.stack(found), coords, ("moment", "coverage"), "width", attrs)
+
+
+class _Pool:
+    """Values of groups as arrays (…, group), and how they are averaged."""
+
+    def __init__(self, groups: xr.Dataset, n_resamples: int, seed: int) -> None:
+        self.groups, self.n_resamples, self.seed = groups, n_resamples, seed
+        self._dims = tuple(name for name in ("perturbation", "context") if name in groups.dims)
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """Whether a group has cells."""
+        return self.values("n_cells") > 0
+
+    @cached_property
+    def unit(self) -> NDArray[np.int64]:
+        """Number of the perturbation of each group: the same wherever its label is."""
+        _, unit = np.unique(self.groups["perturbation"].to_numpy(), return_inverse=True)
+        return np.repeat(unit, len(self.present) // len(unit))
+
+    def lead(self, name: str) -> tuple[str, ...]:
+        """Dimensions of a variable before those of the groups."""
+        return tuple(str(dim) for dim in self.groups[name].dims if dim not in self._dims)
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """Give a variable as (…, group)."""
+        array = self.groups[name].broadcast_like(self.groups["n_cells"]).transpose(..., *self._dims)
+        return array.to_numpy().astype(np.float64).reshape(*array.shape[: -len(self._dims)], -1)
+
+    def mean(self, values: NDArray[np.float64], chosen: NDArray[np.bool_]) -> Band:
+        """Average over chosen groups."""
+        return mean_over_groups(values, chosen, self.unit, self.n_resamples, self.seed)
+
+
+def _averages(pool: _Pool) -> _Variables:
+    averages: _Variables = {}
+    for name in POOLED:
+        if (by_group := name + BY_PERTURBATION) not in pool.groups:
+            continue
+        band = pool.mean(pool.values(by_group), pool.present)
+        if name.startswith("pit"):
+            band = Band(band.value, *(np.maximum(end - band.value + 1, 0) for end in band[1:]))
+        averages |= _with_band(name, pool.lead(by_group), band)
+    return averages
+
+
+def _strata(pool: _Pool) -> _Variables:
+    """Coverage of groups by what they are like, and of genes by their expression."""
+    n_strata, coverage = pool.groups.sizes["stratum"], pool.values("coverage" + BY_PERTURBATION)
+    by_expression, expression = pool.values("coverage_by_expression"), pool.values("expression")
+    bands, means, numbers = [], [], []
+    for name in STRATIFIERS:
+        of_groups = name != "expression"
+        if of_groups:
+            value = pool.values(name) if name in pool.groups else np.full(len(pool.present), np.nan)
+            stratum = quantile_strata(np.where(pool.present, value, np.nan), n_strata)
+        for s in range(n_strata):
+            if of_groups:
+                chosen, covered = stratum == s, coverage
+            else:
+                value, chosen, covered = expression[s], ~np.isnan(expression[s]), by_expression[..., s, :]
+            bands.append(pool.mean(covered, chosen))
+            means.append(value[chosen].mean() if chosen.any() else np.nan)
+            numbers.append(len(np.unique(pool.unit[chosen])))
+    dims, shape = ("stratifier", "stratum"), (len(STRATIFIERS), n_strata)
+    stacked = Band(*(np.stack(ends).reshape(*shape, *ends[0].shape) for ends in zip(*bands, strict=True)))
+    return {
+        **_with_band("coverage_by_stratum", (*dims, *pool.lead("coverage" + BY_PERTURBATION)), stacked),
+        "mean_by_stratum": (dims, np.reshape(means, shape)),
+        "n_perturbations_by_stratum": (dims, np.reshape(numbers, shape)),
+    }
+
+
+def _selective_risk(pool: _Pool) -> _Variables:
+    """Risk of perturbations: their groups are averaged first."""
+    known = ~np.isnan(pool.values("cramer"))
+    _, unit = np.unique(pool.unit[known], return_inverse=True)
+    size = np.bincount(unit)
+    spread, risk = (np.bincount(unit, pool.values(name)[known]) / size for name in ("spread", "cramer"))
+    band = selective_risk(spread, risk, SHARES, pool.n_resamples, pool.seed)
+    return _with_band("selective_risk", ("share",), band)
+
+
+def _with_band(name: str, dims: tuple[str, ...], band: Band) -> _Variables:
+    return {name + end: (dims, value) for end, value in zip(("", "_lower", "_upper"), band, strict=True)}
+
+
+def _attributes(name: str) -> dict[str, str]:
+    end = next((end for end in ("_lower", "_upper") if name.endswith(end)), "")
+    long_name, units = _ABOUT[name.removesuffix(end).removesuffix(BY_PERTURBATION)]
+    what = {"": "", "_lower": ", lower end of the band", "_upper": ", upper end of the band"}[end]
+    return {"long_name": long_name + what, "units": units}

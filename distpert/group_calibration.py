@@ -1,0 +1,135 @@
+"""Calibration of each group, a perturbation in a context: arrays that `distpert.reliability` pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from distpert.baselines.point import PointPrediction
+from distpert.conformal import ConformalPrediction
+from distpert.draws import Block, blocks, map_blocks
+from distpert.intervals import (
+    cell_pit,
+    central_intervals,
+    covered,
+    interval_score,
+    moments_of_cells,
+    pit_bounds,
+    pit_masses,
+)
+from distpert.prediction import Prediction
+from distpert.scores import cramer
+
+Forecast: TypeAlias = Prediction | PointPrediction | ConformalPrediction
+SPREAD_LEVEL = 0.5  # of the interval whose width is taken as a perturbation's uncertainty
+
+
+class Grid(NamedTuple):
+    """What is asked: nominal levels, edges of the bins of transforms, the stratum of genes in each context."""
+
+    levels: Sequence[float]
+    edges: Float[np.ndarray, " edge"]
+    stratum: Int[np.ndarray, "context gene"]
+    n_strata: int
+
+
+def calibrate_groups(
+    prediction: Forecast,
+    counts: Int[np.ndarray, "perturbation context gene bin"],
+    control: Float[np.ndarray, "context gene bin"],
+    grid: Grid,
+) -> dict[str, NDArray[np.float64]]:
+    """Averages over genes (…, perturbation, context) of what tells how well a prediction knows; NaN without cells.
+
+    Draws are made and forgotten block by block. ``coverage``, ``width`` and ``interval_score`` are (level, moment, …),
+    ``coverage_by_expression`` (level, moment, stratum, …), ``pit`` (moment, pit_bin, …), ``pit_cells`` (pit_bin, …),
+    ``effect_size``, ``cramer`` and ``spread`` (…). Intervals alone have no ``pit``, ``pit_cells`` and ``cramer``, and
+    only posteriors have a ``spread``.
+    """
+    n_cells = counts[:, :, 0].sum(axis=-1)
+    in_stratum = grid.stratum[..., None] == np.arange(grid.n_strata)  # (context, gene, stratum)
+    centers, width = prediction.training.centers.to_numpy(), prediction.training.widths.to_numpy()
+    intervals, transforms = _intervals(prediction, n_cells, grid), _transforms(prediction, grid)
+
+    def sums(block: Block) -> dict[str, NDArray[np.floating]]:
+        genes = block.genes
+        here = counts[block.perturbation, block.context, genes]
+        lower, upper, seen, inside, pit = intervals(block, here, centers[genes])
+        found = {
+            "coverage": inside.sum(axis=-1),
+            "coverage_by_expression": inside @ in_stratum[block.context, genes].astype(np.float64),
+            "width": (upper - lower).sum(axis=-1),
+            "interval_score": interval_score(lower, upper, seen, grid.levels).sum(axis=-1),
+            "effect_size": cramer(control[block.context, genes], here, width[genes]).sum(),
+        }
+        if pit is not None:
+            found["pit"] = pit.sum(axis=1)
+        return found | transforms(block, here, width[genes])
+
+    todo = [block for block in blocks(*counts.shape[:3]) if n_cells[block.perturbation, block.context]]
+    totals: dict[str, NDArray[np.float64]] = {}
+    for block, found in map_blocks(sums, todo, progress_bar=prediction.progress_bar):
+        for name, value in found.items():
+            total = totals.setdefault(name, np.zeros((*n_cells.shape, *np.shape(value))))
+            total[block.perturbation, block.context] += value
+    for name, total in totals.items():
+        if name == "coverage_by_expression":
+            n_genes = in_stratum.sum(axis=1).astype(np.float64)
+            total /= np.where(n_genes > 0, n_genes, np.nan)[:, None, None]
+        else:
+            total /= counts.shape[2]
+        total[n_cells == 0] = np.nan
+    return {name: np.moveaxis(total, (0, 1), (-2, -1)) for name, total in totals.items()}
+
+
+_OfBlock: TypeAlias = Callable[[Block, NDArray, NDArray], tuple]
+
+
+def _intervals(prediction: Forecast, n_cells: NDArray[np.int64], grid: Grid) -> _OfBlock:
+    """Give ends of intervals, observed moments, whether they lie inside, and masses of transforms, of a block."""
+    if isinstance(prediction, ConformalPrediction):
+        ends = prediction.intervals(grid.levels, None if prediction.mean_only else n_cells)
+
+        def conformal(block: Block, counts: NDArray, centers: NDArray) -> tuple:
+            lower, upper = ends(block)
+            seen = moments_of_cells(counts, centers.astype(lower.dtype))[: lower.shape[1]]
+            return lower, upper, seen, (lower <= seen) & (seen <= upper), None
+
+        return conformal
+
+    def of_draws(block: Block, counts: NDArray, centers: NDArray) -> tuple:
+        draws = np.stack(prediction._moments(block, n_cells), axis=1)  # (draw, moment, gene)
+        seen = moments_of_cells(counts, centers.astype(draws.dtype))
+        bounds = pit_bounds(draws, seen)
+        inside, pit = covered(*bounds, grid.levels), pit_masses(*bounds, grid.edges)
+        return *central_intervals(draws, grid.levels), seen, inside, pit
+
+    return of_draws
+
+
+def _transforms(prediction: Forecast, grid: Grid) -> Callable[[Block, NDArray, NDArray], dict[str, NDArray]]:
+    """Give what needs histograms: transforms of cells and Cramér distance; and the spread of posteriors."""
+    if isinstance(prediction, ConformalPrediction):
+        return lambda block, counts, width: {}
+    shape = (len(prediction.perturbations), len(prediction.contexts), len(prediction.genes), -1)
+    histogram = prediction.histogram("log").to_numpy().reshape(shape)
+    centers = prediction.training.centers.to_numpy().astype(np.float32)
+
+    def of_block(block: Block, counts: NDArray, width: NDArray) -> dict[str, NDArray]:
+        probs = histogram[block.perturbation, block.context, block.genes].astype(np.float64)
+        probs /= probs.sum(axis=-1, keepdims=True)
+        found = {
+            "pit_cells": cell_pit(probs, counts, grid.edges).sum(axis=0),
+            "cramer": cramer(probs, counts, width).sum(),
+        }
+        if isinstance(prediction, Prediction):
+            means = (prediction._draw(block) * centers[block.genes]).sum(axis=-1)
+            lower, upper = central_intervals(means, [SPREAD_LEVEL])
+            found["spread"] = (upper - lower).sum()
+        return found
+
+    return of_block

@@ -1,0 +1,107 @@
+"""Averages over groups, with bands from resampling perturbations; strata; risk of the most confident predictions.
+
+A group is a perturbation in a context. Genes and contexts of one perturbation are dependent in ways that nobody knows,
+so a resample takes or leaves a perturbation as a whole, with all its groups (the cluster bootstrap; Davison & Hinkley
+1997, section 3.8).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+
+INTERVAL = (0.025, 0.975)  # a band's ends, point by point
+
+
+class Band(NamedTuple):
+    """An average and the ends of its band; NaN where nothing, or for the band a single perturbation, is there."""
+
+    value: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+
+def mean_over_groups(
+    values: Float[np.ndarray, "... group"],
+    present: Bool[np.ndarray, " group"],
+    unit: Int[np.ndarray, " group"],
+    n_resamples: int,
+    seed: int,
+) -> Band:
+    r"""Mean over the groups that are present, with the band of that mean.
+
+    .. math:: \bar x = \frac{\sum_p \sum_{r \in R_p} x_r}{\sum_p |R_p|}, \qquad
+              \bar x^* = \frac{\sum_p w_p \sum_{r \in R_p} x_r}{\sum_p w_p |R_p|},\;
+              w \sim \mathrm{Multinomial}(P, 1/P)
+
+    with the groups :math:`R_p` of perturbation p; the band is from the 2.5 % to the 97.5 % quantile of
+    :math:`\bar x^*`.
+
+    Parameters
+    ----------
+    values
+        One for each group, with any leading dimensions.
+    present, unit
+        Whether a group counts, and the number of its perturbation.
+    n_resamples, seed
+        How often perturbations are resampled, and the seed of it.
+    """
+    values, (names, unit) = values[..., present], np.unique(unit[present], return_inverse=True)
+    if not len(names):
+        return Band(*np.full((3, *values.shape[:-1]), np.nan))
+    belongs = (unit[:, None] == np.arange(len(names))).astype(np.float64)
+    sums, sizes = values @ belongs, belongs.sum(axis=0)
+    mean = sums.sum(axis=-1) / sizes.sum()
+    if len(names) < 2:
+        return Band(mean, *np.full((2, *mean.shape), np.nan))
+    weights = _weights(len(names), n_resamples, seed)
+    lower, upper = np.quantile(sums @ weights.T / (weights @ sizes), INTERVAL, axis=-1)
+    return Band(mean, lower, upper)
+
+
+def selective_risk(
+    uncertainty: Float[np.ndarray, " perturbation"],
+    risk: Float[np.ndarray, " perturbation"],
+    shares: Float[np.ndarray, " share"],
+    n_resamples: int,
+    seed: int,
+) -> Band:
+    r"""Mean risk of the least uncertain share of perturbations, relative to the mean of all.
+
+    The risk–coverage curve of selective prediction (El-Yaniv & Wiener 2010), linear between whole numbers of
+    perturbations. Below one where a prediction knows which of its answers are good, one on average where it does not.
+    """
+    if not len(risk):
+        return Band(*np.full((3, len(shares)), np.nan))
+    order = np.argsort(uncertainty, kind="stable")
+
+    def curve(weight: NDArray) -> NDArray[np.float64]:
+        taken, total = weight[order].cumsum(), (weight * risk)[order].cumsum()
+        part = np.interp(shares * taken[-1], np.append(0, taken), np.append(0, total))
+        return part / shares / total[-1]
+
+    value = curve(np.ones(len(risk)))
+    if len(risk) < 2:
+        return Band(value, *np.full((2, len(shares)), np.nan))
+    weights = _weights(len(risk), n_resamples, seed)
+    lower, upper = np.quantile([curve(weight) for weight in weights], INTERVAL, axis=0)
+    return Band(value, lower, upper)
+
+
+def quantile_strata(values: NDArray[np.floating], n_strata: int) -> NDArray[np.int64]:
+    """Stratum of each value, from 0 for the smallest, -1 for NaN: as many in each as ties, kept together, allow."""
+    known = ~np.isnan(values)
+    strata = np.full(values.shape, -1)
+    if known.any():
+        limits = np.quantile(values[known], np.arange(1, n_strata) / n_strata)
+        strata[known] = np.searchsorted(limits, values[known])
+    return strata
+
+
+def _weights(n_units: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each perturbation is in each resample (resample, unit)."""
+    drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
+    return drawn.astype(np.float64)

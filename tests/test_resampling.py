@@ -1,0 +1,79 @@
+"""Bands against loops over resamples and known variances; strata against pandas; selective risk by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from distpert.resampling import INTERVAL, mean_over_groups, quantile_strata, selective_risk
+
+
+def test_mean_and_band_are_those_of_a_loop_over_resamples():
+    rng = np.random.default_rng(0)
+    values, unit = rng.random((2, 9)), np.array([4, 4, 4, 0, 0, 7, 7, 9, 9])
+    present = np.array([True, True, False, True, True, True, False, False, False])
+    values[:, ~present] = np.nan
+    band = mean_over_groups(values, present, unit, 500, 1)
+    np.testing.assert_allclose(band.value, np.nanmean(values, axis=1))
+    weights = np.random.default_rng(1).multinomial(3, np.full(3, 1 / 3), size=500)
+    means = []
+    for weight in weights:
+        groups = [
+            r
+            for p, w in zip((0, 4, 7), weight, strict=True)
+            for r in np.flatnonzero((unit == p) & present).tolist() * w
+        ]
+        means.append(values[:, groups].mean(axis=1))
+    np.testing.assert_allclose([band.lower, band.upper], np.quantile(means, INTERVAL, axis=0))
+
+
+def test_groups_of_one_perturbation_are_no_further_evidence():
+    value = np.random.default_rng(2).random(40)
+    once = mean_over_groups(value, np.ones(40, bool), np.arange(40), 400, 0)
+    many = mean_over_groups(np.repeat(value, 25), np.ones(1000, bool), np.repeat(np.arange(40), 25), 400, 0)
+    np.testing.assert_allclose(many, once)
+    naive = mean_over_groups(np.repeat(value, 25), np.ones(1000, bool), np.arange(1000), 400, 0)
+    assert naive.upper - naive.lower < 0.3 * (many.upper - many.lower)
+
+
+def test_band_of_independent_perturbations_is_that_of_the_normal_limit():
+    value = np.random.default_rng(3).normal(size=300)
+    band = mean_over_groups(value, np.ones(300, bool), np.arange(300), 4000, 0)
+    half = 1.96 * value.std() / np.sqrt(300)
+    np.testing.assert_allclose([band.lower, band.upper], value.mean() + half * np.array([-1, 1]), atol=0.05 * half)
+
+
+@pytest.mark.parametrize("n_present", [0, 1])
+def test_no_band_without_perturbations_to_resample(n_present):
+    band = mean_over_groups(np.ones((3, 2)), np.arange(2) < n_present, np.arange(2), 10, 0)
+    assert np.isnan([band.lower, band.upper]).all()
+    assert (band.value == 1).all() if n_present else np.isnan(band.value).all()
+    curve = selective_risk(np.ones(n_present), np.ones(n_present), np.array([0.5, 1]), 10, 0)
+    assert np.isnan([curve.lower, curve.upper]).all()
+    assert (curve.value == 1).all() if n_present else np.isnan(curve.value).all()
+
+
+def test_selective_risk_by_hand():
+    band = selective_risk(
+        np.array([3.0, 1, 2, 4]), np.array([2.0, 1, 1, 4]), np.array([0.25, 0.375, 0.5, 0.75, 1]), 50, 0
+    )
+    np.testing.assert_allclose(band.value, [0.5, 0.5, 0.5, 4 / 3 / 2, 1])
+    assert (band.lower <= band.upper).all() and band.lower[-1] == band.upper[-1] == 1
+
+
+def test_uncertainty_that_knows_nothing_has_a_risk_of_about_one():
+    rng = np.random.default_rng(4)
+    shares, risk = np.array([0.2, 0.5]), rng.gamma(2.0, size=400)
+    blind, knowing = (selective_risk(u, risk, shares, 400, 0) for u in (rng.random(400), risk))
+    assert ((blind.lower < 1) & (blind.upper > 1)).all()
+    assert (knowing.upper < 0.8).all()
+
+
+def test_strata_are_those_of_pandas():
+    values = np.random.default_rng(5).normal(size=(5, 9))
+    expected = pd.qcut(values.ravel(), 4, labels=False).reshape(5, 9)
+    np.testing.assert_array_equal(quantile_strata(values, 4), expected)
+
+
+def test_strata_keep_ties_together_and_leave_out_what_is_unknown():
+    np.testing.assert_array_equal(quantile_strata(np.array([7.0, np.nan, 7, 7, 8]), 3), [0, -1, 0, 0, 2])
+    np.testing.assert_array_equal(quantile_strata(np.full(3, np.nan), 3), [-1] * 3)
