@@ -1,0 +1,145 @@
+"""Networks that were fitted to a screen, and what they predict."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from distpert.baselines.network_training import Groups, Head, Layers, apply_layers
+from distpert.baselines.network_tuning import NetworkSettings, Tuned, tune
+from distpert.baselines.predictor import LabelPredictor
+from distpert.baselines.training import TrainingShares, check_training
+from distpert.embeddings import Embeddings
+from distpert.histograms import Histograms
+from distpert.labels import listed
+from distpert.warm_start import SHRINK_CELLS
+
+FEWEST_PERTURBATIONS = 3
+
+
+class PredictingHead(Head, Protocol):
+    """A head that also tells what is predicted."""
+
+    def predict(self, output: Float[Array, " output"]) -> Array:
+        """Probabilities (context, gene, bin) or means (context, gene)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NetworkPredictor(LabelPredictor):
+    """Fitted networks; printing it tells how they were chosen.
+
+    Attributes
+    ----------
+    tuned : Tuned
+        The networks, the settings that were tried, and validation losses.
+    """
+
+    tuned: Tuned = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}\n{self.tuned}"
+
+
+def fit_networks(
+    name: str,
+    histograms: Histograms,
+    embeddings: Embeddings,
+    head: PredictingHead,
+    start: Callable[[TrainingShares], NDArray[np.floating]],
+    settings: NetworkSettings,
+    *,
+    seed: int,
+    what: Literal["probs", "means"] = "probs",
+) -> NetworkPredictor:
+    """Tune and train networks on the training groups whose perturbation has an embedding.
+
+    Parameters
+    ----------
+    name
+        Of the baseline.
+    histograms, embeddings
+        As in `Baseline.fit`, and checked by `check_networks`.
+    head
+        What outputs stand for.
+    start
+        What a network puts out before it is trained, (output,), from the shares of the perturbations to train on.
+    settings
+        What to try.
+    seed
+        Of all random numbers.
+    what
+        What the head predicts.
+    """
+    dataset = histograms.dataset
+    labels = dataset["perturbation"].to_numpy().astype(str)
+    known = sorted({label for label in labels if label != histograms.control and embeddings.has(label)})
+    rows = np.flatnonzero(np.isin(labels, known))
+    perturbation = np.searchsorted(known, labels[rows])
+    n_cells = histograms.n_cells.to_numpy()[rows, None, None]
+    groups = Groups(
+        embedding=jnp.asarray(embeddings.of(known)[perturbation]),
+        context=jnp.asarray(np.searchsorted(histograms.contexts, dataset["context"].to_numpy()[rows]), jnp.int32),
+        shares=jnp.asarray(histograms.counts.to_numpy()[rows] / n_cells, jnp.float32),
+    )
+
+    def start_of(chosen: NDArray[np.integer]) -> NDArray[np.floating]:
+        return start(TrainingShares(histograms.select(known[i] for i in chosen)))
+
+    tuned = tune(head, groups, perturbation, start_of, settings, seed=seed)
+
+    def of_label(label: str) -> NDArray[np.float64]:
+        # One label at a time: matrix products of several would differ in the last bits.
+        predicted = np.asarray(_predict(head, tuned.networks, embeddings.of([label])), np.float64)
+        return predicted / predicted.sum(axis=-1, keepdims=True) if what == "probs" else predicted
+
+    return NetworkPredictor(name, histograms, embeddings, of_label, what, tuned=tuned)
+
+
+@jax.jit
+def _predict(head: PredictingHead, networks: tuple[Layers, ...], embedding: Float[Array, "1 dim"]) -> Array:
+    return jnp.mean(jnp.stack([head.predict(apply_layers(layers, embedding)[0]) for layers in networks]), axis=0)
+
+
+def check_networks(histograms: Histograms, embeddings: Embeddings) -> None:
+    """Refuse a training that is too small; name perturbations without an embedding.
+
+    Raises
+    ------
+    ValueError
+        If a context has no control cells, or fewer than 3 training perturbations have an embedding.
+
+    Warns
+    -----
+    UserWarning
+        Names training perturbations without an embedding.
+    """
+    check_training(histograms)
+    missing = [label for label in histograms.perturbations if not embeddings.has(label)]
+    n_known = len(histograms.perturbations) - len(missing)
+    if n_known < FEWEST_PERTURBATIONS:
+        raise ValueError(
+            f"{n_known} of {len(histograms.perturbations)} training perturbations have an embedding; at least "
+            f"{FEWEST_PERTURBATIONS} are needed. Without one: {listed(missing)}"
+        )
+    if missing:
+        warnings.warn(
+            f"no embedding for {listed(missing)}: the network does not learn from them", UserWarning, stacklevel=3
+        )
+
+
+def shrunken_pooled(shares: TrainingShares) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Pool the histograms of contexts with perturbed cells, shrunk towards controls; and which contexts these are."""
+    present = np.flatnonzero(shares.n_pooled)
+    n = shares.n_pooled[present, None, None]
+    control, pooled = shares.smoothed_control[present], shares.pooled[present]
+    return (n * pooled + SHRINK_CELLS * control) / (n + SHRINK_CELLS), present
