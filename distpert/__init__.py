@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distpert import baselines, datasets, plots, scores
+    from distpert.arviz_bridge import LeaveOneOut, loo, to_arviz
     from distpert.calibration_table import width_at_coverage
     from distpert.comparison import compare
     from distpert.conformal import ConformalPrediction, conformalise
@@ -35,6 +36,7 @@ __all__ = [
     "Embeddings",
     "Fit",
     "Histograms",
+    "LeaveOneOut",
     "Optimisation",
     "Prediction",
     "Priors",
@@ -52,12 +54,14 @@ __all__ = [
     "fit",
     "load",
     "load_histograms",
+    "loo",
     "plots",
     "read_embeddings",
     "score",
     "scores",
     "simulate",
     "split_perturbations",
+    "to_arviz",
     "width_at_coverage",
     "without_latent_uncertainty",
 ]
@@ -84,6 +88,9 @@ _MODULE = {
     "split_perturbations": "distpert.splits",
     "cross_validate": "distpert.cross_validation",
     "compare": "distpert.comparison",
+    "to_arviz": "distpert.arviz_bridge",
+    "loo": "distpert.arviz_bridge",
+    "LeaveOneOut": "distpert.arviz_bridge",
     "calibration": "distpert.reliability",
     "combine_calibrations": "distpert.reliability",
     "without_latent_uncertainty": "distpert.reliability",

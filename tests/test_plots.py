@@ -5,9 +5,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from scipy.stats import kurtosis, skew
 
-from distpert import count_histograms
-from distpert.plots import plot_histogram
+from distpert import calibration, count_histograms
+from distpert.plots import (
+    plot_coverage,
+    plot_explained_share,
+    plot_histogram,
+    plot_loss,
+    plot_moments,
+    plot_pit,
+    plot_shift,
+)
 
 
 @pytest.fixture
@@ -57,3 +66,154 @@ def test_unknown_names(context_fit, ax):
         plot_histogram(prediction, label, gene, context="NOPE", ax=ax)
     with pytest.raises(KeyError, match="say which context to plot: context0, context1"):
         plot_histogram(prediction, label, gene, ax=ax)
+
+
+@pytest.fixture(scope="module")
+def prediction(small_fit):
+    return small_fit.predict(small_fit.perturbations, num_draws=50, progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def table(prediction, small):
+    return calibration(prediction, small.adata, num_pit_bins=10, n_resamples=50)
+
+
+@pytest.mark.parametrize("moment", ["mean", "variance", "skewness", "kurtosis"])
+def test_moments_against_observed(prediction, small, ax, moment):
+    assert plot_moments(prediction, small.adata, "GENE2", moment=moment, ci_prob=0.5, ax=ax) is ax
+    cells = small.adata.X[(small.adata.obs["perturbation"] == "GENE2").to_numpy()].astype(float)
+    function = {"mean": np.mean, "variance": np.var, "skewness": skew, "kurtosis": kurtosis}[moment]
+    has_shape = np.ptp(cells, axis=0) > 0
+    chosen = has_shape if moment in ("skewness", "kurtosis") else np.ones(5, bool)
+    holds, misses, diagonal = ax.get_lines()
+    x, y = (np.concatenate([getattr(line, get)() for line in (holds, misses)]) for get in ("get_xdata", "get_ydata"))
+    observed = function(cells[:, chosen], axis=0)
+    np.testing.assert_allclose(np.sort(x), np.sort(observed), rtol=1e-3, atol=1e-4)
+    summary = prediction.summary(0.5, n_cells=20)[moment].sel(perturbation="GENE2")[:, chosen]
+    np.testing.assert_allclose(np.sort(y), np.sort(summary.sel(statistic="median")), rtol=1e-5, atol=1e-6)
+    ends = np.concatenate(
+        [[path.vertices[:, 1] for path in group.get_paths()] for group in ax.collections if len(group.get_paths())]
+    )
+    expected = summary.sel(statistic=["lower", "upper"]).to_numpy().T
+    np.testing.assert_allclose(np.sort(ends, axis=0), np.sort(expected, axis=0), rtol=1e-5, atol=1e-6)
+    inside = (
+        (summary.sel(statistic="lower") <= observed + 1e-5) & (observed - 1e-5 <= summary.sel(statistic="upper"))
+    ).sum()
+    assert len(holds.get_xdata()) == int(inside)
+    assert holds.get_label() == f"50% interval holds: {int(inside)} genes"
+    assert (diagonal.get_xdata() == diagonal.get_ydata()).all()
+    assert ax.get_title().startswith("GENE2 (20 cells)")
+    assert moment in ax.get_xlabel()
+
+
+def test_genes_without_shape_are_left_out(prediction, small, ax):
+    adata = small.adata.copy()
+    adata.X[(adata.obs["perturbation"] == "GENE2").to_numpy(), 1] = 0
+    plot_moments(prediction, adata, "GENE2", moment="skewness", ax=ax)
+    assert sum(len(line.get_xdata()) for line in ax.get_lines()[:2]) == 4
+    assert ax.get_title() == "GENE2 (20 cells), 1 genes without"
+
+
+def test_moments_of_one_context(context_fit, context_screen, ax):
+    prediction = context_fit.predict(["GENE1", "GENE3"], num_draws=10, progress_bar=False)
+    plot_moments(prediction, context_screen.adata, "GENE3", context="context1", ax=ax)
+    obs = context_screen.adata.obs
+    cells = context_screen.adata.X[((obs["perturbation"] == "GENE3") & (obs["context"] == "context1")).to_numpy()]
+    x = np.concatenate([line.get_xdata() for line in ax.get_lines()[:2]])
+    np.testing.assert_allclose(np.sort(x), np.sort(cells.mean(axis=0, dtype=float)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(KeyError, match="say which context to plot"):
+        plot_moments(prediction, context_screen.adata, "GENE3", ax=ax)
+
+
+def test_coverage(table, ax):
+    assert plot_coverage(table, ax=ax) is ax
+    calibrated, *lines = ax.get_lines()
+    assert [line.get_label() for line in lines] == ["mean", "variance", "skewness", "kurtosis"]
+    for line, band in zip(lines, ax.collections, strict=True):
+        moment = table.sel(moment=line.get_label())
+        np.testing.assert_array_equal(line.get_xdata(), [0.5, 0.8, 0.9, 0.95])
+        np.testing.assert_array_equal(line.get_ydata(), moment["coverage"])
+        ends = band.get_paths()[0].vertices[:, 1]
+        assert ends.min() == moment["coverage_lower"].min()
+        assert ends.max() == moment["coverage_upper"].max()
+    np.testing.assert_array_equal(calibrated.get_xdata(), calibrated.get_ydata())
+
+
+@pytest.mark.parametrize("moment", ["kurtosis", "cells"])
+def test_transforms(table, ax, moment):
+    assert plot_pit(table, moment, ax=ax) is ax
+    of = table if moment == "cells" else table.sel(moment=moment)
+    value, lower, upper = (of[("pit_cells" if moment == "cells" else "pit") + end] for end in ("", "_lower", "_upper"))
+    *bars, band = ax.patches
+    np.testing.assert_array_equal([bar.get_height() for bar in bars], value)
+    outside = ((value < lower) | (value > upper)).to_numpy()
+    assert [bool(bar.get_hatch()) for bar in bars] == outside.tolist()
+    ends, steps, base = band.get_data()
+    np.testing.assert_allclose(steps, np.linspace(0, 1, 11))
+    np.testing.assert_array_equal(ends, upper)
+    np.testing.assert_array_equal(base, lower)
+    assert ax.get_title() == ("single cells" if moment == "cells" else moment)
+
+
+def test_transforms_that_there_are_not(table, ax):
+    with pytest.raises(ValueError, match="moment must be one of mean, variance, skewness, kurtosis, cells, not 'mode'"):
+        plot_pit(table, "mode", ax=ax)
+    with pytest.raises(ValueError, match="conformal intervals have no distribution"):
+        plot_pit(table.drop_vars(["pit", "pit_cells"]), ax=ax)
+
+
+def test_loss(small_fit, ax):
+    assert plot_loss(small_fit, ax=ax) is ax
+    (line,) = ax.get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), small_fit.loss)
+    np.testing.assert_array_equal(line.get_xdata(), 1 + np.arange(len(small_fit.loss)))
+    assert ("stopping rule" in ax.get_title()) == small_fit.converged
+
+
+def test_explained_share(context_fit, ax):
+    assert plot_explained_share(context_fit, ax=ax) is ax
+    width, height = (np.array([getattr(bar, get)() for bar in ax.patches]) for get in ("get_width", "get_height"))
+    assert len(width) == context_fit.parameters.sizes["factor"]
+    assert (np.diff(width) <= 0).all()
+    assert width.sum() == pytest.approx(1)
+    assert width @ height == pytest.approx(context_fit.explained_share)
+    explained, predictable = (line.get_ydata()[0] for line in ax.get_lines())
+    assert explained == pytest.approx(context_fit.explained_share)
+    assert predictable == pytest.approx(context_fit.predictable_share)
+
+
+def test_shift(prediction, small_fit):
+    ax = plot_shift(prediction, "variance", num_genes=3)
+    (image,) = ax.images
+    shift = prediction.summary()["variance"].sel(statistic="median") - small_fit.control_moments()["variance"]
+    shift = shift.transpose("perturbation", "gene")
+    genes = [text.get_text() for text in ax.get_xticklabels()]
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(prediction.perturbations)
+    np.testing.assert_allclose(image.get_array(), shift.sel(gene=genes), rtol=1e-6)
+    largest = abs(shift).max("perturbation").to_series().sort_values(ascending=False)
+    assert genes == largest.index[:3].tolist()
+    low, high = image.get_clim()
+    assert -low == high == pytest.approx(float(np.quantile(abs(np.asarray(image.get_array())), 0.99)))
+    assert image.colorbar.ax.get_ylabel() == "shift of the variance (log1p expression²)"
+    plt.close(ax.figure)
+
+
+def test_shift_of_chosen_genes_in_a_context(context_fit, ax):
+    prediction = context_fit.predict(["GENE1", "GENE3"], num_draws=10, progress_bar=False)
+    genes = [context_fit.genes[5], context_fit.genes[2]]
+    assert plot_shift(prediction, genes=genes, context="context1", ax=ax) is ax
+    mean = prediction.summary()["mean"].sel(statistic="median", context="context1", gene=genes)
+    control = context_fit.control_moments()["mean"].sel(context="context1", gene=genes)
+    expected = mean.transpose("perturbation", "gene").to_numpy() - control.to_numpy()
+    np.testing.assert_allclose(ax.images[0].get_array(), expected, rtol=1e-6)
+
+
+def test_shift_refuses(prediction, context_fit, ax):
+    with pytest.raises(ValueError, match="moment must be one of mean, variance, skewness, kurtosis, not 'mode'"):
+        plot_shift(prediction, "mode", ax=ax)
+    with pytest.raises(KeyError, match="'NOPE' is none of the genes predicted"):
+        plot_shift(prediction, genes=["NOPE"], ax=ax)
+    with pytest.raises(ValueError, match="give at least one gene"):
+        plot_shift(prediction, num_genes=0, ax=ax)
+    with pytest.raises(KeyError, match="say which context to plot: context0, context1"):
+        plot_shift(context_fit.predict("GENE1", num_draws=5, progress_bar=False), ax=ax)

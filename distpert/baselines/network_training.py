@@ -1,4 +1,4 @@
-"""A network from embeddings of perturbations to shifts of all genes: one epoch, compiled once, and early stopping."""
+"""A network from the embedding of a perturbation to shifts of all genes, trained with early stopping."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ NEWTON_STEPS = 40
 RIDGE = 1e-5
 # Log scales, in units of the gene's range, beyond which bins cannot tell one from another.
 LOG_SCALE_BOUNDS = (math.log(0.005), math.log(20.0))
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,6 @@ class TruncatedGaussian(NetworkSettings):
     """
 
     zero_inflated: bool = False
-    # Normal tails make a step three times as dear as the histogram network's, and settings matter less.
-    hidden: tuple[tuple[int, ...], ...] = ((256, 256),)
-    decays: tuple[float, ...] = (0.01,)
 
     @property
     def name(self) -> str:
@@ -139,22 +137,44 @@ def bin_probs(parameters: Float[Array, "... parameter"], n_bins: int) -> Float[A
     n_bins
         B.
     """
-    location, log_scale = parameters[..., 0, None], parameters[..., 1, None]
-    scale = jnp.exp(jnp.clip(log_scale, *LOG_SCALE_BOUNDS))
-    edges = (jnp.arange(n_bins + 1, dtype=jnp.float32) / n_bins - location) / scale
+    log_scale = jnp.clip(parameters[..., 1], *LOG_SCALE_BOUNDS)
+    probs = _gaussian_probs(parameters[..., 0], log_scale, n_bins)
+    if parameters.shape[-1] == 2:
+        return probs
+    zeros = jax.nn.sigmoid(parameters[..., 2, None])
+    return (1 - zeros) * probs + zeros * (jnp.arange(n_bins) == 0)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _gaussian_probs(location: Array, log_scale: Array, n_bins: int) -> Array:
+    return _gaussian_bins(location, log_scale, n_bins)[0]
+
+
+@_gaussian_probs.defjvp
+def _gaussian_probs_jvp(
+    n_bins: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Derivative through the densities at the edges: what JAX finds by itself takes five times as long on a CPU."""
+    probs, edges, log_total = _gaussian_bins(*primals, n_bins)
+    density = jnp.exp(-0.5 * edges**2 - HALF_LOG_TWO_PI - log_total)
+    location, log_scale = (tangent[..., None] for tangent in tangents)
+    cdf = -density * (location * jnp.exp(-primals[1])[..., None] + edges * log_scale)
+    return probs, jnp.diff(cdf, axis=-1) - probs * (cdf[..., -1:] - cdf[..., :1])
+
+
+def _gaussian_bins(location: Array, log_scale: Array, n_bins: int) -> tuple[Array, Array, Array]:
+    """Probabilities of the bins, their standardised edges, and the log of Φ's increase over all of them."""
+    edges = (jnp.arange(n_bins + 1, dtype=jnp.float32) / n_bins - location[..., None]) / jnp.exp(log_scale)[..., None]
     low, high = edges[..., :-1], edges[..., 1:]
     # Above the location, tails of the other side: Φ is then small, and differences keep their digits.
     above = low + high > 0
     low, high = jnp.where(above, -high, low), jnp.where(above, -low, high)
     less, greater = log_ndtr(low), log_ndtr(high)
     # All in units of the greatest: the whole range may lie far out in a tail.
-    unit = jax.lax.stop_gradient(greater.max(axis=-1, keepdims=True))
+    unit = greater.max(axis=-1, keepdims=True)
     masses = jnp.exp(greater - unit) - jnp.exp(less - unit)
-    probs = masses / masses.sum(axis=-1, keepdims=True)
-    if parameters.shape[-1] == 2:
-        return probs
-    zeros = jax.nn.sigmoid(parameters[..., 2, None])
-    return (1 - zeros) * probs + zeros * (jnp.arange(n_bins) == 0)
+    total = masses.sum(axis=-1, keepdims=True)
+    return masses / total, edges, unit + jnp.log(total)
 
 
 def smooth_probs(probs: Float[Array, "... bin"], epsilon: Float[Array, ...]) -> Float[Array, "... bin"]:

@@ -1,12 +1,12 @@
-"""Plots of predicted distributions: an Axes in, the same Axes out."""
+"""The predicted histogram of one gene."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from distpert.datatree import observed_counts
-from distpert.embeddings import nearest_symbols
-from distpert.labels import canonical_label
+from distpert.plots.selection import check_known, one_group
+from distpert.plots.style import CONTROL, EXPRESSION, OBSERVED, PREDICTED, axes_or_new
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from distpert.histograms import Histograms
     from distpert.prediction import Prediction
-
-# Distinguishable without colour vision (Okabe & Ito 2008), and by line and mark.
-CONTROL, PREDICTED, OBSERVED = "#555555", "#0072B2", "#D55E00"
 
 
 def plot_histogram(
@@ -57,30 +54,9 @@ def plot_histogram(
     KeyError
         If the perturbation, gene or context is none of those predicted.
     """
-    import matplotlib.pyplot as plt
-
-    perturbation = canonical_label(perturbation, prediction.fit.histograms.control)
-    context = None if context is None else str(context)
-    for name, known, what in [
-        (perturbation, prediction.perturbations, "perturbations"),
-        (gene, prediction.genes, "genes"),
-        (prediction.contexts[0] if context is None else context, prediction.contexts, "contexts"),
-    ]:
-        if name not in known:
-            near = nearest_symbols(name, known)
-            hint = f"; nearest: {', '.join(near)}" if near else ""
-            raise KeyError(f"{name!r} is none of the {what} predicted{hint}")
-    if context is None and len(prediction.contexts) > 1:
-        raise KeyError(f"say which context to plot: {', '.join(prediction.contexts)}")
-    fit = prediction.fit
-    context = prediction.contexts[0] if context is None else context
-    one = fit.predict(
-        [perturbation],
-        context=context if fit.histograms.context_key else None,
-        num_draws=prediction.num_draws,
-        seed=prediction.seed,
-        progress_bar=False,
-    )
+    check_known(gene, prediction.genes, "genes")
+    one = one_group(prediction, perturbation, context)
+    fit, context = one.fit, one.contexts[0]
     counts = None if observed is None else observed_counts(one, observed).sel(gene=gene).to_numpy().reshape(-1)
     n_cells = None if counts is None else int(counts.sum())
     interval = one.histogram_interval(ci_prob, n_cells=n_cells).sel(gene=gene)
@@ -94,13 +70,12 @@ def plot_histogram(
     if counts is not None:
         shown |= counts > 0
 
-    if ax is None:
-        _, ax = plt.subplots(figsize=(4, 3), layout="constrained")
+    ax = axes_or_new(ax)
     band = "of probability" if counts is None else f"for {n_cells} cells"
     ax.fill_between(x[shown], lower[shown], upper[shown], color=PREDICTED, alpha=0.25, lw=0)
     ax.plot(x[shown], control[shown], color=CONTROL, ls="--", lw=1.2, label="control")
     ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted, {ci_prob:.0%} band {band}")
     if counts is not None:
         ax.plot(x[shown], counts[shown] / n_cells, "o", color=OBSERVED, ms=4, label=f"observed ({n_cells} cells)")
-    ax.set(xlabel="log1p expression", ylabel="share of cells", title=gene, ylim=(0, None))
+    ax.set(xlabel=EXPRESSION, ylabel="share of cells", title=gene, ylim=(0, None))
     return ax

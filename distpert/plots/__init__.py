@@ -1,0 +1,17 @@
+"""Plots of fits, predictions and calibration: an Axes in, the same Axes out."""
+
+from distpert.plots.calibration import plot_coverage, plot_pit
+from distpert.plots.fit import plot_explained_share, plot_loss
+from distpert.plots.histogram import plot_histogram
+from distpert.plots.moments import plot_moments
+from distpert.plots.shift import plot_shift
+
+__all__ = [
+    "plot_coverage",
+    "plot_explained_share",
+    "plot_histogram",
+    "plot_loss",
+    "plot_moments",
+    "plot_pit",
+    "plot_shift",
+]

@@ -1,0 +1,97 @@
+"""Coverage and probability integral transforms, as `distpert.calibration` finds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distpert.plots.selection import check_moment
+from distpert.plots.style import CONTROL, MOMENT_STYLES, OBSERVED, PREDICTED, axes_or_new
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+
+def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Plot how often intervals hold against how often they should.
+
+    Parameters
+    ----------
+    calibration
+        As `distpert.calibration` or `distpert.combine_calibrations` returns it.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A line with its 95 % band for each moment. On the dashed diagonal: calibrated; below: over-confident.
+    """
+    ax = axes_or_new(ax, 3.6, 3.4)
+    ax.plot([0, 1], [0, 1], color=CONTROL, ls="--", lw=1, label="calibrated", zorder=0)
+    level = calibration["level"].to_numpy()
+    for moment in calibration["moment"].to_numpy().tolist():
+        color, mark = MOMENT_STYLES[moment]
+        value, lower, upper = (
+            calibration["coverage" + end].sel(moment=moment).to_numpy() for end in ("", "_lower", "_upper")
+        )
+        ax.fill_between(level, lower, upper, color=color, alpha=0.15, lw=0)
+        ax.plot(level, value, mark + "-", color=color, ms=4, lw=1.2, label=moment)
+    low = max(0.0, min(level.min(), np.nanmin(calibration["coverage"])) - 0.05)
+    ax.set(
+        xlabel="level of the interval",
+        ylabel="share of moments inside",
+        title="coverage",
+        xlim=(low, 1),
+        ylim=(low, 1.01),
+    )
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None = None) -> Axes:
+    """Plot the density of probability integral transforms with the band in which a calibrated prediction's lies.
+
+    Parameters
+    ----------
+    calibration
+        As `distpert.calibration` or `distpert.combine_calibrations` returns it, not of conformal intervals.
+    moment
+        Of which moment, or ``"cells"`` for single cells.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Bars, those outside the 95 % band in another colour and hatched. Flat: calibrated; ∪: over-confident; ∩: too
+        wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside on average.
+
+    Raises
+    ------
+    ValueError
+        If the table has no transforms, or not of this moment.
+    """
+    if "pit" not in calibration:
+        raise ValueError("the calibration has no transforms: conformal intervals have no distribution to transform by")
+    check_moment(moment, [*calibration["moment"].to_numpy().tolist(), "cells"])
+    name = "pit_cells" if moment == "cells" else "pit"
+    table = calibration if moment == "cells" else calibration.sel(moment=moment)
+    value, lower, upper = (table[name + end].to_numpy() for end in ("", "_lower", "_upper"))
+    centers = table["pit_bin"].to_numpy()
+    edges = np.linspace(0, 1, len(centers) + 1)
+
+    ax = axes_or_new(ax)
+    outside = (value < lower) | (value > upper)
+    bars = ax.bar(centers, value, 0.9 / len(centers), color=np.where(outside, OBSERVED, PREDICTED), alpha=0.75)
+    for bar, out in zip(bars, outside, strict=True):
+        bar.set_hatch("///" if out else "")
+    ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band if calibrated")
+    ax.axhline(1, color=CONTROL, ls="--", lw=1)
+    what = "single cells" if moment == "cells" else moment
+    ax.set(xlabel="probability integral transform", ylabel="density", title=what, xlim=(0, 1))
+    ax.set_ylim(0, 1.25 * max(*value, *upper))  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    return ax

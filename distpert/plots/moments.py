@@ -1,0 +1,93 @@
+"""Moments predicted against moments observed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distpert.datatree import observed_counts
+from distpert.moments import MOMENTS, histogram_moments
+from distpert.plots.selection import check_moment, one_group
+from distpert.plots.style import CONTROL, MOMENT_LABELS, OBSERVED, PREDICTED, axes_or_new
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+    from distpert.histograms import Histograms
+    from distpert.prediction import Prediction
+
+
+def plot_moments(
+    prediction: Prediction,
+    adata: AnnData | Histograms,
+    perturbation: str,
+    *,
+    moment: str = "mean",
+    context: str | None = None,
+    ci_prob: float = 0.9,
+    ax: Axes | None = None,
+) -> Axes:
+    """Plot a moment of each gene under a perturbation, predicted against observed, with predictive intervals.
+
+    Parameters
+    ----------
+    prediction
+        What was predicted.
+    adata
+        Cells of the perturbation, or counted histograms of them in the bins of the fit.
+    perturbation
+        Which of the perturbations.
+    moment
+        ``"mean"``, ``"variance"``, ``"skewness"`` or ``"kurtosis"`` (excess).
+    context
+        Which of the contexts; may be left out if there is one.
+    ci_prob
+        Probability of the intervals, gene by gene, for as many cells as were observed.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Predictive median and interval of each gene against what was observed; where an interval misses it, in another
+        colour and shape. Genes with all cells in one bin have no skewness and kurtosis and are left out of these two;
+        the title says how many.
+
+    Raises
+    ------
+    KeyError
+        If the perturbation or context is none of those predicted.
+    ValueError
+        If there is no such moment, or no cells.
+    """
+    check_moment(moment)
+    one = one_group(prediction, perturbation, context)
+    counts = observed_counts(one, adata).to_numpy().reshape(len(one.genes), -1)
+    n_cells = int(counts[0].sum())
+    moments = histogram_moments(counts / n_cells, one.fit.centers.astype(float))
+    summary = one.summary(ci_prob, n_cells=n_cells)[moment]
+    shown = moments[1] > 0 if moment in MOMENTS[2:] else np.ones(len(one.genes), bool)
+    observed = moments[MOMENTS.index(moment)][shown]
+    median, lower, upper = (
+        summary.sel(statistic=name).to_numpy().reshape(-1)[shown] for name in ("median", "lower", "upper")
+    )
+    # Moments of cells that are all in one bin are predicted in single precision.
+    slack = 1e-5 * (1 + np.abs(observed))
+    inside = (lower - slack <= observed) & (observed <= upper + slack)
+
+    ax = axes_or_new(ax, 3.6, 3.4)
+    for chosen, color, mark, what in [(inside, PREDICTED, "o", "holds"), (~inside, OBSERVED, "D", "misses")]:
+        x, ends = observed[chosen], (lower[chosen], upper[chosen])
+        label = f"{ci_prob:.0%} interval {what}: {chosen.sum()} genes"
+        ax.vlines(x, *ends, color=color, alpha=0.35, lw=1)
+        ax.plot(x, median[chosen], mark, color=color, ms=4, label=label)
+    reach = [*observed, *median]
+    if reach:
+        ax.plot([min(reach), max(reach)], [min(reach), max(reach)], color=CONTROL, ls="--", lw=1, zorder=0)
+    name, left_out = MOMENT_LABELS[moment], int((~shown).sum())
+    title = f"{one.perturbations[0]} ({n_cells} cells)" + (f", {left_out} genes without" if left_out else "")
+    ax.set(xlabel=f"observed {name}", ylabel=f"predicted {name}", title=title)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
