@@ -154,7 +154,7 @@ def _gaussian_probs(location: Array, log_scale: Array, n_bins: int) -> Array:
 def _gaussian_probs_jvp(
     n_bins: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    """Derivative through the densities at the edges: what JAX finds by itself takes five times as long on a CPU."""
+    """Differentiate through the densities at the edges: what JAX finds by itself takes five times as long on a CPU."""
     probs, edges, log_total = _gaussian_bins(*primals, n_bins)
     density = jnp.exp(-0.5 * edges**2 - HALF_LOG_TWO_PI - log_total)
     location, log_scale = (tangent[..., None] for tangent in tangents)
