@@ -10,7 +10,7 @@ from distpert import scores
 from distpert.baselines import HistogramNetwork, MeanNetwork, PooledHistogram
 from distpert.baselines.network import HistogramHead, MeanHead
 from distpert.baselines.network_training import Groups, Setting, apply_layers, batches, initial_layers, train
-from distpert.baselines.network_tuning import mean_curve, search, validation_splits
+from distpert.baselines.network_tuning import mean_curve, n_folds_for, search, validation_folds
 from distpert.embeddings import as_embeddings
 
 SMALL = {"hidden": ((8,),), "learning_rates": (3e-3,), "dropouts": (0.1,), "decays": (0.01,), "max_epochs": 4}
@@ -114,7 +114,8 @@ def initial_layers_of(groups):
 
 
 def test_search_walks_through_the_grids():
-    settings = HistogramNetwork(dropouts=(0.5, 0.1), decays=(1.0, 2.0), learning_rates=(1e-3, 1e-2))
+    grids = {"hidden": ((8, 8), (8,)), "dropouts": (0.5, 0.1), "decays": (1.0, 2.0), "learning_rates": (1e-3, 1e-2)}
+    settings = HistogramNetwork(**grids)
     tried = []
 
     def loss(setting):
@@ -122,15 +123,14 @@ def test_search_walks_through_the_grids():
         return abs(setting.dropout - 0.1) + abs(setting.decay - 2) + len(setting.hidden)
 
     best = search(loss, settings)
-    assert (best.hidden, best.dropout, best.decay, best.learning_rate) == ((256,), 0.1, 2.0, 1e-3)
+    assert (best.hidden, best.dropout, best.decay, best.learning_rate) == ((8,), 0.1, 2.0, 1e-3)
 
 
-def test_validation_splits_leave_perturbations_out():
-    splits = validation_splits(250, 0.2, 0)
-    assert len(splits) == 1
-    assert len(splits[0]) == 50
-    small = validation_splits(20, 0.2, 0)
-    assert sorted(np.concatenate(small).tolist()) == list(range(20))
+def test_validation_folds():
+    folds = validation_folds(250, 0.2, 0)
+    assert [len(fold) for fold in folds] == [50] * 5
+    assert sorted(np.concatenate(folds).tolist()) == list(range(250))
+    assert [n_folds_for(folds, fewest) for fewest in (1, 50, 51, 249, 1000)] == [1, 1, 2, 5, 5]
 
 
 def test_mean_of_curves_that_end_early():
@@ -165,7 +165,7 @@ def test_predictions(tiny, network):
     np.testing.assert_array_equal(again.means[0], prediction.means[0])
     text = repr(fitted)
     assert "hidden 8, dropout 0.1, decay 0.01, learning rate 0.003" in text
-    assert "of 1 settings" in text
+    assert "1, averaged" in text
 
 
 @pytest.mark.parametrize(
