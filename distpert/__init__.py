@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distpert import baselines, datasets, plots, scores
+    from distpert import baselines, datasets, plots, scores, statistics
     from distpert.arviz_bridge import LeaveOneOut, loo, to_arviz
     from distpert.calibration_table import width_at_coverage
     from distpert.comparison import compare
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from distpert.inference import Optimisation
     from distpert.model import Priors
     from distpert.prediction import Prediction
+    from distpert.predictive_checks import predictive_check
+    from distpert.prior_prediction import PriorPrediction
     from distpert.reliability import calibration, combine_calibrations, without_latent_uncertainty
     from distpert.scoring import score
     from distpert.simulation import Simulation, simulate
     from distpert.splits import Splits, split_perturbations
     from distpert.storage import load
+    from distpert.text_embeddings import embed_text
 
     __version__: str
 
@@ -39,6 +42,7 @@ __all__ = [
     "LeaveOneOut",
     "Optimisation",
     "Prediction",
+    "PriorPrediction",
     "Priors",
     "Simulation",
     "Splits",
@@ -51,22 +55,25 @@ __all__ = [
     "count_histograms",
     "cross_validate",
     "datasets",
+    "embed_text",
     "fit",
     "load",
     "load_histograms",
     "loo",
     "plots",
+    "predictive_check",
     "read_embeddings",
     "score",
     "scores",
     "simulate",
     "split_perturbations",
+    "statistics",
     "to_arviz",
     "width_at_coverage",
     "without_latent_uncertainty",
 ]
 
-_SUBMODULES = ("baselines", "datasets", "plots", "scores")
+_SUBMODULES = ("baselines", "datasets", "plots", "scores", "statistics")
 
 # No public function may have the name of a module of this package: importing the module would replace it.
 _MODULE = {
@@ -74,11 +81,14 @@ _MODULE = {
     "Fit": "distpert.fitted",
     "Histograms": "distpert.histograms",
     "Prediction": "distpert.prediction",
+    "PriorPrediction": "distpert.prior_prediction",
+    "predictive_check": "distpert.predictive_checks",
     "count_histograms": "distpert.histograms",
     "fit": "distpert.fitting",
     "load": "distpert.storage",
     "load_histograms": "distpert.histograms",
     "read_embeddings": "distpert.embedding_files",
+    "embed_text": "distpert.text_embeddings",
     "Optimisation": "distpert.inference",
     "Priors": "distpert.model",
     "Simulation": "distpert.simulation",

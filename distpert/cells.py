@@ -37,8 +37,9 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
     values = prediction._collect(cells, (n_cells,))  # (perturbation, context, gene, cell)
     matrix = np.moveaxis(values, -1, -2).reshape(-1, len(prediction.genes))
     repeats = len(prediction.contexts) * n_cells
-    obs = pd.DataFrame({"perturbation": pd.Categorical(np.repeat(prediction.perturbations, repeats))})
-    if (key := prediction.fit.histograms.context_key) is not None:
+    columns = prediction.training.columns
+    obs = pd.DataFrame({columns["perturbation_key"]: pd.Categorical(np.repeat(prediction.perturbations, repeats))})
+    if (key := columns["context_key"]) is not None:
         obs[key] = pd.Categorical(np.tile(np.repeat(prediction.contexts, n_cells), len(prediction.perturbations)))
     obs.index = [f"synthetic{i}" for i in range(len(obs))]
     return anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=list(prediction.genes)))

@@ -121,10 +121,10 @@ def cross_validate(
     if operator.index(n_bins) < 2:
         raise ValueError(f"n_bins must be at least 2, got {n_bins}")
     named = name_models(models, num_draws, keep=path is not None)
-    embeddings = as_embeddings(embeddings, adata)
     keys: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "context_key": context_key}
     keys |= {"layer": layer, "gene_symbols": gene_symbols}
     screen = read_screen(adata, **keys)
+    embeddings = as_embeddings(embeddings, adata, genes=[*set(screen.perturbation.tolist()), *screen.genes])
     usable, others = _usable(screen, embeddings)
     splits = split_perturbations(usable, n_folds, seed=seed, training_only=others)
     chosen = _choose_folds(folds, splits, usable)
@@ -164,8 +164,8 @@ def _usable(screen: Screen, embeddings: Embeddings) -> tuple[list[str], list[str
     if len(usable) <= FEWEST_PERTURBATIONS:
         raise ValueError(
             f"{len(usable)} of {len(labels)} perturbations have 2 cells and an embedding; at least "
-            f"{FEWEST_PERTURBATIONS + 1} are needed. Without an embedding: {listed(missing)}. Do the embeddings use "
-            "the same symbols?"
+            f"{FEWEST_PERTURBATIONS + 1} are needed. Without an embedding: {listed(missing)}. The embeddings are "
+            f"of {listed(embeddings.genes, 5)}: do they use the same symbols?"
         )
     for what, names in (("no embedding for", missing), ("fewer than 2 cells of", single & set(labels))):
         if names:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from distpert.histograms import Histograms
+    from distpert.predicted import Predicted
     from distpert.prediction import Prediction
+    from distpert.prior_prediction import PriorPrediction
 
 
-def build_datatree(prediction: Prediction, adata: AnnData | Histograms | None) -> xr.DataTree:
+def build_datatree(
+    prediction: Prediction, adata: AnnData | Histograms | None, prior: PriorPrediction | None = None
+) -> xr.DataTree:
     """Build the tree; see `Prediction.to_datatree`."""
     import xarray as xr
 
@@ -56,11 +60,51 @@ def build_datatree(prediction: Prediction, adata: AnnData | Histograms | None) -
         groups["constant_data"] = edges.assign(n_cells=n_cells)
         likelihood = log_likelihood(prediction, counts).to_dataset(name="counts")
         groups["log_likelihood"] = likelihood.expand_dims(chain=[0])
-    groups["posterior_predictive"] = prediction.moments(n_cells=n_cells).expand_dims(chain=[0])
+    groups["posterior_predictive"] = _predictive(prediction, n_cells)
+    if prior is not None:
+        _check_prior(prediction, prior)
+        groups["prior"], groups["prior_predictive"] = _prior_sites(prior), _predictive(prior, n_cells)
     return xr.DataTree.from_dict(groups)
 
 
-def observed_counts(prediction: Prediction, adata: AnnData | Histograms) -> xr.DataArray:
+def _predictive(prediction: Prediction | PriorPrediction, n_cells: xr.DataArray | None) -> xr.Dataset:
+    """Moments of replicates of so many cells, under the names that observed ones have, and of the distributions."""
+    distributions = prediction.moments()
+    replicates = distributions if n_cells is None else prediction.moments(n_cells=n_cells)
+    renamed = distributions.rename({name: f"distribution_{name}" for name in MOMENTS})
+    return replicates.merge(renamed).expand_dims(chain=[0])
+
+
+def _prior_sites(prior: PriorPrediction) -> xr.Dataset:
+    """Lay out the prior's draws as the posterior's are."""
+    import xarray as xr
+
+    sites = prior.sites
+    drawn = {
+        "response": (("draw", "perturbation", "factor"), np.moveaxis(sites["response"], -1, 1)),
+        "on_target": (("draw", "perturbation", "tilt"), sites["on_target"]),
+        "explained_share": (("draw", "factor"), sites["explained_share"]),
+        "concentration": (("draw", "gene"), np.exp(sites["log_concentration"])),
+    }
+    coords = {
+        "draw": np.arange(prior.num_draws),
+        "perturbation": list(prior.perturbations),
+        "gene": list(prior.genes),
+    }
+    return xr.Dataset(drawn, coords=coords).expand_dims(chain=[0])
+
+
+def _check_prior(prediction: Prediction, prior: PriorPrediction) -> None:
+    """Refuse a prior of other things, whose variables would not pair with the posterior's."""
+    asked, found = ((p.perturbations, p.contexts, p.genes) for p in (prediction, prior))
+    if asked != found:
+        raise ValueError(
+            "the prior is of other perturbations, contexts or genes than the prediction: make it with "
+            "prediction.fit.prior_predictive(prediction.perturbations, context=...)"
+        )
+
+
+def observed_counts(prediction: Predicted, adata: AnnData | Histograms) -> xr.DataArray:
     """Count the cells of the predicted perturbations in the bins of the fit: (perturbation, [context,] gene, bin).
 
     Raises

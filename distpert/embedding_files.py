@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from distpert.embeddings import frame_from_vectors, listing, validate_embeddings
+from distpert.embedding_tables import frame_from_vectors, validate_embeddings
+from distpert.labels import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,7 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
         content = frame_from_vectors(genes, vectors, str(path))
     if rename is not None:
         if not any(gene in rename for gene in content.index):
-            raise ValueError(f"{path}: rename holds none of the names in the file: {listing(content.index)}")
+            raise ValueError(f"{path}: rename holds none of the names in the file: {listed(content.index)}")
         content = content.rename(index=rename)
     return validate_embeddings(content, str(path))
 

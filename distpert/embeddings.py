@@ -5,18 +5,18 @@ Several sources (a text embedding, a protein embedding) are standardised one by 
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from distpert.embedding_tables import frame_from_vectors, validate_embeddings
+from distpert.labels import listed
+from distpert.symbols import nearest_symbols
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
     EmbeddingSource: TypeAlias = "Embeddings | pd.DataFrame | Mapping[str, ArrayLike] | str"
 
-__all__ = [
-    "Embeddings",
-    "as_embeddings",
-    "frame_from_vectors",
-    "nearest_symbols",
-    "standardise",
-    "validate_embeddings",
-]
+__all__ = ["Embeddings", "as_embeddings", "standardise"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,7 +122,12 @@ class Embeddings:
         return f"no embedding for {len(genes)} gene{'s'[: len(genes) > 1]}: {', '.join(named)}"
 
 
-def as_embeddings(embeddings: EmbeddingSource | Sequence[EmbeddingSource], adata: AnnData | None = None) -> Embeddings:
+def as_embeddings(
+    embeddings: EmbeddingSource | Sequence[EmbeddingSource],
+    adata: AnnData | None = None,
+    *,
+    genes: Iterable[str] = (),
+) -> Embeddings:
     """Turn any accepted form of gene embeddings into `Embeddings`.
 
     Parameters
@@ -141,6 +139,8 @@ def as_embeddings(embeddings: EmbeddingSource | Sequence[EmbeddingSource], adata
         `standardise`) and the results are concatenated in the order given.
     adata : AnnData, optional
         Where to look up a key.
+    genes : iterable of str, optional
+        Genes of the screen, by which a transposed table is told.
 
     Returns
     -------
@@ -153,8 +153,8 @@ def as_embeddings(embeddings: EmbeddingSource | Sequence[EmbeddingSource], adata
     TypeError
         If a source is of another type.
     ValueError
-        If a source has duplicated symbols, vectors of different lengths, cells that are not finite numbers,
-        rows of zeros or the same vector for all genes, or if the sources share no gene.
+        If a source is transposed, has duplicated symbols, vectors of different lengths, cells that are not finite
+        numbers, rows of zeros or the same vector for all genes, or if the sources share no gene.
 
     Warns
     -----
@@ -169,26 +169,27 @@ def as_embeddings(embeddings: EmbeddingSource | Sequence[EmbeddingSource], adata
         entries = [_resolve(entry, adata, f"embeddings[{i}]") for i, entry in enumerate(embeddings)]
     else:
         entries = [_resolve(embeddings, adata, "embeddings")]
-    sources = [source for entry, where in entries for source in _frames(entry, where)]
+    known = frozenset(genes)
+    sources = [source for entry, where in entries for source in _frames(entry, where, known)]
 
-    shared = set.intersection(*(set(frame.index) for frame, _ in sources))
-    genes = [gene for gene in sources[0][0].index if gene in shared]
-    if not genes:
-        examples = "; ".join(f"{where} has {listing(frame.index, 3)}" for frame, where in sources)
+    in_all = set.intersection(*(set(frame.index) for frame, _ in sources))
+    shared = [gene for gene in sources[0][0].index if gene in in_all]
+    if not shared:
+        examples = "; ".join(f"{where} has {listed(frame.index, 3)}" for frame, where in sources)
         raise ValueError(f"the embedding sources share no gene: {examples}. Rename one to match the others")
-    blocks = [standardise(frame.loc[genes].to_numpy(), where=where) for frame, where in sources]
+    blocks = [standardise(frame.loc[shared].to_numpy(), where=where) for frame, where in sources]
 
-    absent = dict.fromkeys(gene for frame, _ in sources for gene in frame.index if gene not in shared)
+    absent = dict.fromkeys(gene for frame, _ in sources for gene in frame.index if gene not in in_all)
     if absent:
         lacks = {where: sum(gene not in frame.index for gene in absent) for frame, where in sources}
         counts = ", ".join(f"{where} lacks {count}" for where, count in lacks.items() if count)
         warnings.warn(
-            f"left out genes that not all embedding sources have ({counts}): {listing(absent)}",
+            f"left out genes that not all embedding sources have ({counts}): {listed(absent)}",
             UserWarning,
             stacklevel=2,
         )
     dims = tuple(block.shape[1] for block in blocks)
-    return Embeddings(genes=tuple(genes), vectors=np.concatenate(blocks, axis=1), source_dims=dims)
+    return Embeddings(genes=tuple(shared), vectors=np.concatenate(blocks, axis=1), source_dims=dims)
 
 
 def standardise(vectors: ArrayLike, *, where: str = "embeddings") -> NDArray[np.float32]:
@@ -224,131 +225,6 @@ def standardise(vectors: ArrayLike, *, where: str = "embeddings") -> NDArray[np.
     return scaled
 
 
-def nearest_symbols(symbol: str, available: Iterable[str], n: int = 3) -> list[str]:
-    """Symbols most like a given one, whatever their case.
-
-    Parameters
-    ----------
-    symbol : str
-        The symbol to look for.
-    available : iterable of str
-        Where to look.
-    n : int, optional
-        How many to return at most.
-
-    Returns
-    -------
-    list of str
-        First those that differ in case alone, then the closest by `difflib`'s ratio (0.6 or more).
-    """
-    wanted = symbol.upper()
-    spellings: dict[str, list[str]] = {}
-    for other in available:
-        # The ratio, 2 (letters matched) / (total length), is below 0.6 for lengths outside 3/7 to 7/3.
-        if 3 * len(wanted) <= 7 * len(other) and 3 * len(other) <= 7 * len(wanted):
-            spellings.setdefault(other.upper(), []).append(other)
-    same = spellings.pop(wanted, [])
-    close = difflib.get_close_matches(wanted, _share_letters(wanted, list(spellings)), n=n) if n > len(same) else []
-    return [*same, *(spelling for other in close for spelling in spellings[other])][:n]
-
-
-def _share_letters(word: str, words: list[str], n: int = 200) -> list[str]:
-    """Keep the n words that share most letters with a word: difflib is slow over 20,000 of them.
-
-    Ranked by 2 (letters in common, with multiplicity) / (total length), which difflib's ratio cannot exceed.
-    """
-    if len(words) <= n:
-        return words
-    letters = np.array(words).view(np.uint32).reshape(len(words), -1)
-    common = sum(np.minimum((letters == ord(c)).sum(axis=1), word.count(c)) for c in set(word))
-    bound = common / ((letters != 0).sum(axis=1) + len(word))
-    return [words[i] for i in np.argsort(-bound, kind="stable")[:n]]
-
-
-def frame_from_vectors(genes: Sequence[str], vectors: Sequence[ArrayLike], where: str = "embeddings") -> pd.DataFrame:
-    """Stack one vector a gene into a DataFrame (genes × dims).
-
-    Parameters
-    ----------
-    genes : sequence of str
-        Gene symbols.
-    vectors : sequence of array_like, shape (dims,)
-        Their vectors, in the same order.
-    where : str, optional
-        Name of the source in errors.
-
-    Returns
-    -------
-    DataFrame
-
-    Raises
-    ------
-    ValueError
-        If a vector is not one-dimensional and numeric, or if lengths differ; names the genes.
-    """
-    import pandas as pd
-
-    arrays = [_vector(vector) for vector in vectors]
-    if wrong := [gene for gene, array in zip(genes, arrays, strict=True) if array is None]:
-        raise ValueError(f"{where}: not a one-dimensional vector of numbers: {listing(wrong)}")
-    lengths = [len(array) for array in arrays if array is not None]
-    usual = Counter(lengths).most_common(1)[0][0] if lengths else 0
-    if odd := [f"{gene} has {len_}" for gene, len_ in zip(genes, lengths, strict=True) if len_ != usual]:
-        raise ValueError(f"{where}: vectors differ in length; most have {usual} dims, but {listing(odd)}")
-    values = np.array(arrays, dtype=np.float32).reshape(len(genes), usual)
-    return pd.DataFrame(values, index=pd.Index(list(genes), dtype=object))
-
-
-def validate_embeddings(frame: pd.DataFrame, where: str = "embeddings") -> pd.DataFrame:
-    """Check a table of gene embeddings and give it its standard form.
-
-    Parameters
-    ----------
-    frame : DataFrame, shape (genes, dims)
-        Gene symbols as index, numbers as cells.
-    where : str, optional
-        Name of the source (a file, a key) in errors.
-
-    Returns
-    -------
-    DataFrame
-        float32; index named "gene", columns 0 to dims − 1 named "dim".
-
-    Raises
-    ------
-    ValueError
-        If the table is empty, symbols are not strings or are duplicated, cells are not finite numbers, or a
-        gene's vector is all zeros. Names the genes.
-    """
-    import pandas as pd
-
-    if 0 in frame.shape:
-        raise ValueError(f"{where}: no embeddings ({frame.shape[0]} genes x {frame.shape[1]} dims)")
-    if unnamed := [gene for gene in frame.index if not isinstance(gene, str) or not gene]:
-        raise ValueError(
-            f"{where}: the index must hold gene symbols, but has {listing(map(repr, unnamed))}; "
-            "set it with frame.set_index(...), or transpose a table of dims x genes"
-        )
-    genes = pd.Index([str(gene) for gene in frame.index], name="gene", dtype=object)
-    if repeated := list(dict.fromkeys(genes[genes.duplicated()])):
-        raise ValueError(f"{where}: duplicated gene symbols: {listing(repeated)}; keep one row a gene")
-    known = set(genes)
-    if summed := [gene for gene in genes if "+" in gene and known.issuperset(gene.split("+"))]:
-        raise ValueError(
-            f"{where}: rows for combinations of genes: {listing(summed)}; remove them, "
-            "a combination has the sum of its genes' vectors"
-        )
-    values = _numbers(frame.set_axis(genes), where)
-    if len(bad := genes[~np.isfinite(values).all(axis=1)]):
-        raise ValueError(f"{where}: NaN or infinite values (as float32) for {listing(bad)}; remove these genes")
-    if len(zero := genes[~values.any(axis=1)]):
-        raise ValueError(
-            f"{where}: all-zero vectors, which usually stand for a missing embedding: {listing(zero)}; "
-            "remove these genes"
-        )
-    return pd.DataFrame(values, index=genes, columns=pd.RangeIndex(values.shape[1], name="dim"))
-
-
 def _resolve(entry: Any, adata: AnnData | None, where: str) -> tuple[Any, str]:
     """Look up a key, and refuse what is no source."""
     import pandas as pd
@@ -371,7 +247,7 @@ def _resolve(entry: Any, adata: AnnData | None, where: str) -> tuple[Any, str]:
 _HINT = "; for a file, pass distpert.read_embeddings(path)"
 
 
-def _frames(entry: Any, where: str) -> Iterator[tuple[pd.DataFrame, str]]:
+def _frames(entry: Any, where: str, genes: frozenset[str]) -> Iterator[tuple[pd.DataFrame, str]]:
     """One validated table a source; Embeddings may hold several."""
     import pandas as pd
 
@@ -382,38 +258,4 @@ def _frames(entry: Any, where: str) -> Iterator[tuple[pd.DataFrame, str]]:
     else:
         if isinstance(entry, Mapping):
             entry = frame_from_vectors(list(entry), list(entry.values()), where)
-        yield validate_embeddings(entry, where), where
-
-
-def _vector(value: Any) -> NDArray[np.float32] | None:
-    """Return a one-dimensional array of numbers as float32, None for anything else."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # nested lists of different lengths
-        return None
-    if array.ndim != 1 or (array.dtype.kind not in "fiu" and array.size):
-        return None
-    with np.errstate(over="ignore"):  # becomes inf, which validation names
-        return array.astype(np.float32)
-
-
-def _numbers(frame: pd.DataFrame, where: str) -> NDArray[np.float32]:
-    """Cells as float32; text that looks like a number is no number."""
-    wrong: dict[str, str] = {}  # the first such cell of each gene
-    for column, dtype in enumerate(frame.dtypes):
-        if not isinstance(dtype, np.dtype) or dtype.kind not in "fiu":
-            for gene, cell in frame.iloc[:, column].items():
-                if gene not in wrong and (isinstance(cell, bool) or not isinstance(cell, Real)):
-                    wrong[gene] = f"{gene} ({cell!r} in column {frame.columns[column]!r})"
-    if wrong:
-        raise ValueError(f"{where}: cells that are not numbers: {listing(wrong.values())}")
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(frame.to_numpy(dtype=np.float32))
-
-
-def listing(names: Iterable[str], n: int = 10) -> str:
-    """Join names as in "a, b, c and 12 more"."""
-    rest = iter(names)
-    shown = ", ".join(islice(rest, n))
-    more = sum(1 for _ in rest)
-    return f"{shown} and {more} more" if more else shown
+        yield validate_embeddings(entry, where, genes), where

@@ -19,7 +19,9 @@ from distpert.kernels import Kernel, kernel_between
 from distpert.labels import listed
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
+from distpert.prior_prediction import PriorPrediction, sample_prior
 from distpert.requested import requested_contexts, requested_labels
+from distpert.strengths import expected_strengths, left_out_strengths
 
 if TYPE_CHECKING:
     import os
@@ -134,10 +136,11 @@ class Fit:
         The square root of the mean over factors, weighted as in `explained_share`, of squared error over variance when
         the perturbation is left out. About one for all if responses were normal; but some perturbations do much and
         many do little. The response of an unseen one varies about its mean by a normal deviation times a strength drawn
-        from these: a scale mixture (Andrews & Mallows 1974) with the mixing distribution that the screen shows.
+        from these, as far as they do not follow the embedding: a scale mixture (Andrews & Mallows 1974) with the mixing
+        distribution that the screen shows. See `distpert.strengths`.
         """
         error, variance = self._left_out
-        return np.sqrt((error / variance) @ self._factor_weight)
+        return left_out_strengths(error, variance, self._factor_weight)
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
@@ -223,12 +226,13 @@ class Fit:
         response, response_scale, on_target, on_target_scale = self._posterior(labels)
         n_factors, n_tilts = response.shape[1], on_target.shape[1]
         seen = set(self.perturbations)
+        relative, expected = self._strengths_of(labels)
         draws = np.empty((num_draws, len(labels), n_factors + n_tilts))
         for i, label in enumerate(labels):
             rng = np.random.default_rng([seed, crc32(label.encode())])
             draws[:, i] = rng.standard_normal((num_draws, n_factors + n_tilts))
             if label not in seen:
-                draws[:, i, :n_factors] *= rng.choice(self.strengths, (num_draws, 1))
+                draws[:, i, :n_factors] *= expected[i] * rng.choice(relative, (num_draws, 1))
         return Prediction(
             fit=self,
             perturbations=labels,
@@ -238,6 +242,43 @@ class Fit:
             seed=seed,
             progress_bar=progress_bar,
         )
+
+    def prior_predictive(
+        self,
+        perturbations: str | Sequence[str],
+        *,
+        context: str | Sequence[str] | None = None,
+        num_draws: int = 200,
+        seed: int = 0,
+        progress_bar: bool = True,
+    ) -> PriorPrediction:
+        """Say what the model expects of some perturbations before it has seen a perturbed cell.
+
+        The whole story is drawn from its priors, given the control histograms, the kernel and the number of factors:
+        what a prior predictive check looks at.
+
+        Parameters
+        ----------
+        perturbations, context, num_draws, progress_bar
+            As in `predict`.
+        seed
+            The same seed gives the same draws for the same perturbations. Their responses are drawn together.
+
+        Returns
+        -------
+        PriorPrediction
+
+        Raises
+        ------
+        KeyError, ValueError
+            As `predict` does.
+        """
+        labels = requested_labels(perturbations, self.histograms, self.embeddings)
+        contexts = requested_contexts(context, self.histograms)
+        if num_draws < 1:
+            raise ValueError(f"num_draws must be at least 1, not {num_draws}")
+        sites = sample_prior(self, labels, num_draws, seed)
+        return PriorPrediction(self, labels, contexts, sites, seed, progress_bar)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one netCDF file, which `load` reads back; predictions are then the same to the last bit.
@@ -282,6 +323,13 @@ class Fit:
         dataset = self.histograms.dataset
         names = zip(dataset["perturbation"].to_numpy(), dataset["context"].to_numpy(), strict=True)
         return {(str(label), str(context)): row for row, (label, context) in enumerate(names)}
+
+    def _strengths_of(self, labels: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Strengths (perturbation,) relative to what embeddings tell of them, and what they tell of labels (label,)."""
+        cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
+        eigenvalues, eigenvectors = (self.parameters[name].to_numpy() for name in ("eigenvalues", "eigenvectors"))
+        left_out, expected = expected_strengths(self.strengths, eigenvalues, eigenvectors, cross)
+        return self.strengths / left_out, expected
 
     def _posterior(self, labels: Sequence[str]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         """Means and standard deviations of the responses (label, factor) and tilts (label, tilt)."""

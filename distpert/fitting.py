@@ -113,7 +113,6 @@ def fit(
     started = time.perf_counter()
     priors, optimisation = priors or Priors(), optimisation or Optimisation()
     counted = isinstance(adata, Histograms)
-    embeddings = as_embeddings(embeddings, None if counted else adata)
     if n_factors is not None and operator.index(n_factors) < 1:
         raise ValueError(f"n_factors must be at least 1, not {n_factors}")
     if counted:
@@ -125,7 +124,9 @@ def fit(
                 "n_bins belong to count_histograms"
             )
         _check_controls(histograms)
-        _check_perturbations(histograms.perturbations, embeddings)
+        labels = histograms.perturbations
+        embeddings = as_embeddings(embeddings, genes=[*labels, *histograms.genes])
+        _check_perturbations(labels, embeddings)
     else:
         screen = read_screen(
             adata,
@@ -135,7 +136,9 @@ def fit(
             layer=layer,
             gene_symbols=gene_symbols,
         )
-        _check_perturbations(sorted(set(screen.perturbation) - {"", screen.control}), embeddings)
+        labels = tuple(sorted(set(screen.perturbation.tolist()) - {"", screen.control}))
+        embeddings = as_embeddings(embeddings, adata, genes=[*labels, *screen.genes])
+        _check_perturbations(labels, embeddings)
         histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
 
     _warn_of_bare_contexts(histograms)
@@ -246,7 +249,8 @@ def _check_perturbations(perturbations: Sequence[str], embeddings: Embeddings) -
         genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))
         raise ValueError(
             f"{usable} of {len(perturbations)} training perturbations have an embedding; at least "
-            f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. Do the embeddings use the same symbols?"
+            f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. The embeddings are of "
+            f"{listed(embeddings.genes, 5)}: do they use the same symbols?"
         )
     if missing:
         warnings.warn(

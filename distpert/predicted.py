@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distpert.draws import Block, blocks, map_blocks
+from distpert.draws import Block, Result, blocks, map_blocks
 from distpert.labels import canonical_label, listed
 from distpert.moments import MOMENTS
 
@@ -86,6 +86,11 @@ class Predicted:
             raise ValueError("n_cells must be whole numbers")
         return given.astype(np.int64)
 
+    def _map(self, function: Callable[[Block], Result]) -> Iterator[tuple[Block, Result]]:
+        """Apply a function to each block."""
+        shape = (len(self.perturbations), len(self.contexts), len(self.genes))
+        return map_blocks(function, blocks(*shape), progress_bar=self.progress_bar)
+
     def _collect(
         self, function: Callable[[Block], NDArray], tail: tuple[int, ...], *, draws: bool = False
     ) -> NDArray[np.float32]:
@@ -93,7 +98,7 @@ class Predicted:
         shape = (len(self.perturbations), len(self.contexts), len(self.genes))
         lead = (slice(None),) if draws else ()
         out = np.empty(0, np.float32)
-        for block, values in map_blocks(function, blocks(*shape), progress_bar=self.progress_bar):
+        for block, values in self._map(function):
             if not out.size:
                 out = np.empty((*values.shape[: len(lead)], *shape, *tail), np.float32)
             out[(*lead, block.perturbation, block.context, block.genes)] = values

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distpert.fitted import Fit
     from distpert.histograms import Histograms
     from distpert.predicted import CellNumbers
+    from distpert.prior_prediction import PriorPrediction
 
 _HISTOGRAM, _REPLICATE = range(2)  # purposes of a block's random numbers
 
@@ -216,13 +217,13 @@ class Prediction(Predicted):
         -------
         AnnData
             Cells × genes, ``X`` the centre of the drawn bin in the units of the training data; ``obs`` has
-            ``perturbation`` and, where there is one, the context under its key.
+            the perturbation and, where there is one, the context, each under the key that the fit was given.
         """
         from distpert.cells import draw_cells
 
         return draw_cells(self, n_cells, seed)
 
-    def to_datatree(self, adata: AnnData | None = None) -> xr.DataTree:
+    def to_datatree(self, adata: AnnData | None = None, *, prior: PriorPrediction | None = None) -> xr.DataTree:
         """Lay out the posterior as ArviZ does.
 
         Parameters
@@ -230,25 +231,29 @@ class Prediction(Predicted):
         adata
             Cells of the predicted perturbations, read with the keys that the fit was given. With it come the groups
             ``observed_data`` and ``log_likelihood``.
+        prior
+            Of the same perturbations and contexts (`Fit.prior_predictive`). With it come the groups ``prior`` and
+            ``prior_predictive``, laid out as ``posterior`` and ``posterior_predictive`` are.
 
         Returns
         -------
         DataTree
             ``posterior``: ``response`` (chain, draw, perturbation, factor), ``on_target``, ``explained_share``,
-            ``concentration``; ``posterior_predictive``: moments (chain, draw, perturbation, [context,] gene) of the
-            distributions, or with ``adata`` of as many cells as were observed; ``constant_data``: bin edges. And with
-            ``adata`` also ``observed_data``: ``counts`` and the moments of the cells; ``n_cells`` in
-            ``constant_data``; ``log_likelihood``: ``counts`` (chain, draw, perturbation, [context,] gene), that of all
-            the cells of a perturbation, in nats.
+            ``concentration``; ``posterior_predictive``: ``mean``, ``variance``, ``skewness`` and ``kurtosis`` (chain,
+            draw, perturbation, [context,] gene) of as many cells as were observed, the replicates of those in
+            ``observed_data``, and ``distribution_mean``, ... of the distributions themselves, which without ``adata``
+            the former are too; ``constant_data``: bin edges. And with ``adata`` also ``observed_data``: ``counts`` and
+            the moments of the cells; ``n_cells`` in ``constant_data``; ``log_likelihood``: ``counts`` (chain, draw,
+            perturbation, [context,] gene), that of all the cells of a perturbation, in nats.
 
         Raises
         ------
         ValueError
-            If ``adata`` has no cells of a predicted perturbation.
+            If ``adata`` has no cells of a predicted perturbation, or the prior is of other perturbations or contexts.
         """
         from distpert.datatree import build_datatree
 
-        return build_datatree(self, adata)
+        return build_datatree(self, adata, prior)
 
     # ------------------------------------------------------------------ from draws of responses to draws of histograms
 

@@ -179,7 +179,7 @@ def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, see
         if set(other) != set(first) or set(other.dims) != set(first.dims):
             raise ValueError("calibrations of different kinds of prediction cannot be combined: their variables differ")
         for name in ("moment", "level", "pit_bin", "stratum"):
-            if not np.array_equal(first[name], other[name]):
+            if name in first.dims and not np.array_equal(first[name], other[name]):
                 raise ValueError(f"calibrations cannot be combined: they differ in {name}")
     options: dict[str, Any] = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "outer"}
     groups = xr.concat([first, *others], "perturbation", **options)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distpert.embeddings import Embeddings, nearest_symbols
+from distpert.embeddings import Embeddings
 from distpert.labels import canonical_label, listed
+from distpert.symbols import nearest_symbols
 
 if TYPE_CHECKING:
     from distpert.histograms import Histograms

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.labels import canonical_label, listed, resolve_control
+from distpert.labels import canonical_label, genes_of, listed, resolve_control
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # log1p of counts per 10,000 is at most log1p(1e4) = 9.2, of counts per million 13.8.
 LARGEST_LOG_VALUE = 15
 CHUNK_VALUES = 2**17
+MISSING_AS_TEXT = {"nan", "NaN", "None", "<NA>"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,8 @@ def read_screen(
         If a column or layer is unknown.
     ValueError
         If the data cannot be used: backed on disk, no genes, duplicate or missing gene symbols, no control
-        cells, a labelled cell without context, a value that is negative or not finite.
+        cells, a label that is the text of a missing value (``nan``), a labelled cell without context, a value that
+        is negative or not finite.
     """
     from anndata import AnnData
 
@@ -187,6 +189,12 @@ def _read_perturbations(
         if fallback_control is None:
             raise
         control = fallback_control
+    if texts := [label for label in labels if (MISSING_AS_TEXT - {control}).intersection(genes_of(label))]:
+        raise ValueError(
+            f"adata.obs[{key!r}] has the label {listed(map(repr, texts))}, which astype(str) makes of a missing "
+            "value. A missing label is neither a perturbation nor a control: leave these cells out, or use "
+            ".astype('string') instead, which keeps it missing"
+        )
     canonical = [canonical_label(label, control) for label in labels]
     return np.array([*canonical, ""])[codes], control  # code -1 takes the last
 

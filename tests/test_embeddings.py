@@ -1,7 +1,6 @@
-"""Embeddings: lookup by label, sums, standardisation, validation and the forms that are accepted."""
+"""Embeddings: lookup by label, sums, standardisation and the forms that are accepted."""
 
 import dataclasses
-import difflib
 import itertools
 from types import SimpleNamespace
 
@@ -11,14 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distpert.embeddings import (
-    Embeddings,
-    as_embeddings,
-    frame_from_vectors,
-    nearest_symbols,
-    standardise,
-    validate_embeddings,
-)
+from distpert.embeddings import Embeddings, as_embeddings, standardise
 
 GENES = ("KLF1", "CEBPA", "GATA1", "TP53", "MYC")
 
@@ -251,128 +243,13 @@ def test_all_entries_are_resolved_before_any_is_read():
         as_embeddings([Untouched(A=[1.0]), "absent"], SimpleNamespace(uns={}))
 
 
-# validation
-
-
-def test_the_standard_form():
-    frame = validate_embeddings(random_frame().astype(np.float16).rename(columns=str))
-    assert (frame.index.name, frame.columns.name) == ("gene", "dim")
-    assert list(frame.columns) == [0, 1, 2, 3]
-    assert set(frame.dtypes) == {np.dtype(np.float32)}
-    np.testing.assert_array_equal(frame, random_frame().astype(np.float16))
-
-
-def test_numbers_in_other_guises_are_accepted():
-    integers = pd.DataFrame({"a": [1, 2], "b": [3, 4]}, index=["A", "B"])
-    guises = [integers.astype(object), integers.astype("Float64"), integers.astype(np.uint8), integers]
-    guises.append(integers.set_axis(["a", "a"], axis=1))
-    for guise in guises:
-        np.testing.assert_array_equal(validate_embeddings(guise), [[1, 3], [2, 4]])
-    categorical = integers.set_index(pd.CategoricalIndex(["A", "B"]))
-    assert list(validate_embeddings(categorical).index) == ["A", "B"]
-
-
-def changed(cell=None, **options):
-    frame = random_frame()
-    if cell is not None:
-        frame = frame.astype(object)
-        frame.iloc[1, 2] = cell
-    return frame.rename(index={"CEBPA": options["index"]}) if "index" in options else frame
-
-
-@pytest.mark.parametrize(
-    ("frame", "match"),
-    [
-        (changed(index="KLF1"), "duplicated gene symbols: KLF1;"),
-        (changed(index=7), "index must hold gene symbols, but has 7; set it"),
-        (changed(index=None), "index must hold gene symbols, but has (None|nan)"),
-        (changed(index=""), "index must hold gene symbols, but has ''"),
-        (random_frame().reset_index(drop=True), r"has 0, 1, 2, 3, 4; set it with frame.set_index"),
-        (changed(index="KLF1+MYC"), r"combinations of genes: KLF1\+MYC"),
-        (changed("0.5"), "not numbers: CEBPA .'0.5' in column 2."),
-        (changed(True), "not numbers: CEBPA .True in column 2."),
-        (changed(1j), "not numbers: CEBPA"),
-        (random_frame() > 0, "not numbers: KLF1 .*MYC"),
-        (random_frame().astype(complex), "not numbers: KLF1"),
-        (changed(np.nan), "NaN or infinite values .* for CEBPA;"),
-        (changed(-np.inf), "NaN or infinite values .* for CEBPA;"),
-        (changed(1e300), "NaN or infinite values .as float32. for CEBPA;"),
-        (random_frame().mul([1, 1, 1, 1, 0], axis=0), "all-zero vectors.*: MYC;"),
-        (random_frame().iloc[:0], "no embeddings .0 genes x 4 dims."),
-        (random_frame().iloc[:, :0], "no embeddings .5 genes x 0 dims."),
-    ],
-)
-def test_invalid_tables_are_refused_by_name(frame, match):
-    with pytest.raises(ValueError, match=f"genes.csv: .*{match}"):
-        validate_embeddings(frame, "genes.csv")
-    with pytest.raises(ValueError, match=match):
-        as_embeddings(frame)
-
-
-def test_a_symbol_with_a_plus_that_is_no_combination_is_accepted():
-    assert "NA+K" in validate_embeddings(changed(index="NA+K")).index
-
-
-@pytest.mark.parametrize(
-    ("vector", "match"),
-    [
-        ([1.0, 2.0, 3.0], "differ in length; most have 2 dims, but BAD has 3$"),
-        ([], "but BAD has 0$"),
-        (["1", "2"], "not a one-dimensional vector of numbers: BAD$"),
-        ([[1.0, 2.0]], "not a one-dimensional vector of numbers: BAD$"),
-        ([1.0, [2.0]], "not a one-dimensional vector of numbers: BAD$"),
-        ([None, 1.0], "not a one-dimensional vector of numbers: BAD$"),
-        (1.0, "not a one-dimensional vector of numbers: BAD$"),
-        (None, "not a one-dimensional vector of numbers: BAD$"),
-        ([True, False], "not a one-dimensional vector of numbers: BAD$"),
-        ([1e300, 0.0], "NaN or infinite values .* BAD;"),
-        ([0, 0], "all-zero vectors.*: BAD;"),
-    ],
-)
-def test_invalid_vectors_are_refused_by_name(vector, match):
-    with pytest.raises(ValueError, match=match):
-        as_embeddings({"A": [1.0, 2.0], "BAD": vector, "B": [3.0, 4.0]})
-
-
-def test_an_empty_dict_is_refused():
-    with pytest.raises(ValueError, match=r"embeddings: no embeddings .0 genes"):
-        as_embeddings({})
-
-
-def test_frame_from_vectors_keeps_order_and_duplicates():
-    frame = frame_from_vectors(["B", "A", "B"], [[1, 2], (3.5, 4), np.array([5, 6], np.float16)])
-    assert list(frame.index) == ["B", "A", "B"]
-    np.testing.assert_array_equal(frame, [[1, 2], [3.5, 4], [5, 6]])
-
-
-# nearest_symbols
-
-
-def test_the_same_symbol_in_another_case_comes_first():
-    assert nearest_symbols("klf1", ["KLF10", "Klf1", "KLF1", "MYC"]) == ["Klf1", "KLF1", "KLF10"]
-    assert nearest_symbols("klf1", ["KLF1", "Klf1", "kLF1", "KLF10"], n=2) == ["KLF1", "Klf1"]
-
-
-def test_nothing_near_gives_nothing():
-    assert nearest_symbols("KLF1", ["MYC", "TP53"]) == []
-    assert nearest_symbols("KLF1", []) == []
-    assert nearest_symbols("", ["MYC"]) == []
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    symbol=st.text("ABCDEF12", min_size=2, max_size=6),
-    seed=st.integers(0, 2**32 - 1),
-    n_available=st.integers(1, 600),
-)
-def test_nearest_symbols_are_those_of_difflib(symbol, seed, n_available):
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(2, 8, size=n_available)
-    available = sorted({"".join(rng.choice(list("ABCDEFGHIJKLMNOPQ12345"), size=n)) for n in lengths})
-    expected = difflib.get_close_matches(symbol, available, n=3, cutoff=0.6)
-
-    def ratios(found):
-        return [difflib.SequenceMatcher(None, other, symbol).ratio() for other in found]
-
-    found = nearest_symbols(symbol, available)
-    assert found[:1] == [symbol] if symbol in available else ratios(found) == ratios(expected)
+def test_a_transposed_table_is_told_by_the_genes_of_the_screen():
+    transposed = random_frame().set_axis(list("0123"), axis=1).T  # dims named by strings, which could be symbols
+    with pytest.raises(
+        ValueError, match=r"embeddings\[1\]: transposed: the columns hold genes \(KLF1, MYC\), .*; pass \.T"
+    ):
+        as_embeddings([random_frame(), transposed], genes=["MYC", "KLF1", "SOX2"])
+    assert as_embeddings(transposed.T, genes=["MYC", "KLF1", "SOX2"]).genes == GENES
+    assert as_embeddings(transposed).genes == tuple("0123")  # nothing to tell it by
+    square = random_frame(dims=5).set_axis(GENES, axis=1)
+    assert as_embeddings(square, genes=["MYC"]).genes == GENES  # genes × genes, such as a table of interactions

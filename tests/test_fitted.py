@@ -195,13 +195,15 @@ def test_draws_follow_the_posterior(fitted, unseen):
     prediction = fitted.predict(labels, num_draws=4000)
     mean, scale, tilt, tilt_scale = fitted._posterior(labels)
     # That of an unseen perturbation has the strengths of those left out; one that was seen is known by its own cells.
-    scale = scale * np.array([1, np.sqrt((fitted.strengths**2).mean())])[:, None]
+    relative, expected = fitted._strengths_of(labels)
+    strengths = expected[1] * relative
+    scale = scale * np.array([1, np.sqrt((strengths**2).mean())])[:, None]
     for drawn, m, s in [(prediction.response, mean, scale), (prediction.on_target, tilt, tilt_scale)]:
         assert (abs(drawn.mean(axis=0) - m) < 5 * s / np.sqrt(4000)).all()
         np.testing.assert_allclose(drawn.std(axis=0), s, rtol=0.08)
     # One strength moves all factors of a draw.
     size = ((prediction.response[:, 1] - mean[1]) / scale[1]) ** 2
-    expected = np.var(fitted.strengths**2) / np.mean(fitted.strengths**2) ** 2
+    expected = np.var(strengths**2) / np.mean(strengths**2) ** 2
     assert np.cov(size.T)[0, 1] == pytest.approx(expected, abs=0.25)
 
 
@@ -217,7 +219,9 @@ def test_strengths_are_errors_of_leaving_one_out(context_fit):
             weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[p, others])
             variance = 1 - weights @ covariance[p, others]
             squares.append(((m[p] - weights @ m[others]) ** 2 + s[p] ** 2) / variance)
-    expected = np.sqrt(context_fit._factor_weight @ np.reshape(squares, (-1, len(kernel))))
+    squares = np.reshape(squares, (-1, len(kernel)))
+    degrees = 1 - len(squares) / len(kernel)
+    expected = np.sqrt(context_fit._factor_weight @ squares / degrees)
     np.testing.assert_allclose(context_fit.strengths, expected, rtol=1e-4)
 
 

@@ -338,7 +338,12 @@ def of_mixed_lengths(table):
         (lambda table: table.to_numpy(), TypeError, r"must be a DataFrame.*not ndarray"),
         (lambda table: [], ValueError, r"embeddings is an empty list"),
         (lambda table: table.iloc[:2], ValueError, r"2 of 6 training perturbations have an embedding; at least 3"),
-        (lambda table: table.rename(str.lower), ValueError, r"0 of 6 .*Genes without one: GENE0, GENE1.*same symbols"),
+        (
+            lambda table: table.rename(str.lower),
+            ValueError,
+            r"0 of 6 .*Genes without one: GENE0, .*of gene0, .*same symbols",
+        ),
+        (lambda table: table.T, ValueError, r"embeddings: transposed: the columns hold genes \(GENE0, .*; pass \.T"),
     ],
 )
 def test_bad_embeddings(small, no_optimisation, make, error, message):

@@ -15,7 +15,9 @@ from distpert.plots import (
     plot_loss,
     plot_moments,
     plot_pit,
+    plot_selective_risk,
     plot_shift,
+    plot_strata,
 )
 
 
@@ -160,6 +162,48 @@ def test_transforms_that_there_are_not(table, ax):
         plot_pit(table, "mode", ax=ax)
     with pytest.raises(ValueError, match="conformal intervals have no distribution"):
         plot_pit(table.drop_vars(["pit", "pit_cells"]), ax=ax)
+
+
+def test_selective_risk(table, ax):
+    assert plot_selective_risk(table, ax=ax) is ax
+    line = ax.get_lines()[1]
+    np.testing.assert_allclose(line.get_xdata(), np.arange(10, 101, 10))
+    np.testing.assert_array_equal(line.get_ydata(), table["selective_risk"])
+    ends = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert ends.min() == table["selective_risk_lower"].min()
+    assert ends.max() == table["selective_risk_upper"].max()
+    with pytest.raises(ValueError, match="only a posterior has a spread"):
+        plot_selective_risk(table.drop_vars("selective_risk"), ax=ax)
+
+
+@pytest.mark.parametrize("stratifier", ["spread", "expression"])
+def test_strata(table, ax, stratifier):
+    assert plot_strata(table, stratifier, "variance", ax=ax) is ax
+    of = table.sel(stratifier=stratifier, moment="variance")
+    levels = [0.5, 0.8, 0.9, 0.95]
+    assert len(ax.containers) == len(levels)
+    for container, level in zip(ax.containers, levels, strict=True):
+        line, _, (bars,) = container.lines
+        at = of.sel(level=level)
+        np.testing.assert_array_equal(line.get_xdata(), of["mean_by_stratum"])
+        np.testing.assert_array_equal(line.get_ydata(), at["coverage_by_stratum"])
+        ends = np.array([segment[:, 1] for segment in bars.get_segments() if len(segment)])
+        known = at.isel(stratum=(of["n_perturbations_by_stratum"] > 1).to_numpy())
+        value = known["coverage_by_stratum"]
+        np.testing.assert_allclose(ends[:, 0], np.minimum(known["coverage_by_stratum_lower"], value))
+        np.testing.assert_allclose(ends[:, 1], np.maximum(known["coverage_by_stratum_upper"], value))
+        assert container.get_label() == f"level {level:g}"
+    assert stratifier in ax.get_xlabel()
+
+
+def test_strata_that_there_are_not(table, ax):
+    with pytest.raises(ValueError, match=r"stratifier must be one of effect_size, .*spread, not 'size'"):
+        plot_strata(table, "size", ax=ax)
+    with pytest.raises(ValueError, match="moment must be one of mean, variance, skewness, kurtosis, not 'cells'"):
+        plot_strata(table, moment="cells", ax=ax)
+    unknown = table.assign(mean_by_stratum=table["mean_by_stratum"].where(table["stratifier"] != "distance"))
+    with pytest.raises(ValueError, match="knows no distance"):
+        plot_strata(unknown, "distance", ax=ax)
 
 
 def test_loss(small_fit, ax):

@@ -270,6 +270,7 @@ def test_conformal_intervals_are_calibrated_the_same_way():
         at = found.sel(moment=name, level=0.8)
         np.testing.assert_allclose(at["coverage_by_perturbation"], ((lower <= x) & (x <= upper)).mean(axis=1))
         np.testing.assert_allclose(at["width"], (upper - lower).mean(), rtol=1e-5)
+    xr.testing.assert_identical(combine_calibrations(found, n_resamples=200), found)
     means = PointPrediction.from_means(prediction.training, tested.perturbations, ["all"], tested.means)
     base = PointPrediction.from_means(prediction.training, calibrating.perturbations, ["all"], calibrating.means)
     alone = calibration(conformalise(means, base, adata, scaled=False), adata, **few)

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import anndata
@@ -81,6 +82,22 @@ def test_cells_without_a_label_are_left_out(missing):
         screen = read_screen(adata)
     assert len(caught) == 1
     assert screen.perturbation.tolist() == ["control", "", "A", "", "B", "control"]
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "None", "<NA>", " nan", "A+nan"])
+def test_the_text_of_a_missing_value_is_no_label(text):
+    adata = make(labels=["control", text, "A", text, "B", "control"])
+    with pytest.raises(
+        ValueError, match=rf"adata.obs\['perturbation'\] has the label '{re.escape(text.strip())}', .*str"
+    ):
+        read_screen(adata)
+
+
+def test_labels_that_only_resemble_a_missing_value():
+    labels = ["None", "NANOG", "NAN", "A+None", "NA", "None"]
+    assert read_screen(make(labels=labels), control="None").perturbation.tolist() == [
+        *("None", "NANOG", "NAN", "A", "NA", "None")
+    ]
 
 
 def test_contexts():

@@ -19,7 +19,7 @@ if not (SCRIPTS / "run.py").exists():
 @pytest.fixture(scope="module")
 def scripts():
     """The scripts find each other as they do when run: by the folder that they are in."""
-    names = ("report", "pictures", "run", "screens", "model_selection")
+    names = ("report", "pictures", "run", "screens", "model_selection", "calibrate")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
         patch.syspath_prepend(SCRIPTS)
@@ -356,3 +356,29 @@ def test_variants_change_what_they_say(scripts, small):
     again = distpert.fit(histograms, embeddings, progress_bar=False)  # nothing is left changed
     xr.testing.assert_identical(again.parameters, plain.parameters)
     assert again.tilts.any()
+
+
+# -------------------------------------------------------------------------------------------------------- calibration
+
+
+def test_calibration_from_end_to_end(scripts, files, tmp_path, capsys):
+    settings = [*files, "--out", str(tmp_path), "--n-folds", "3", "--draws", "40"]
+    scripts["calibrate"].main(settings)
+    text = (tmp_path / "calibration.md").read_text()
+    assert "6 perturbations left out" in text
+    assert (tmp_path / "calibration.png").exists()
+    rows = pd.read_csv(tmp_path / "calibration.csv").set_index(["method", "moment", "level"])
+    for method in ("distpert", "dirichlet_alone"):
+        tables = [xr.load_dataset(tmp_path / "folds" / f"{method}_{i}.nc") for i in range(3)]
+        assert sorted(label for table in tables for label in table["perturbation"].to_numpy()) == sorted(
+            f"GENE{i}" for i in range(6)
+        )
+        held = np.mean([table["coverage_by_perturbation"].sel(moment="mean", level=0.9).mean() for table in tables])
+        assert rows.loc[(method, "mean", 0.9), "coverage"] == pytest.approx(held)
+    assert rows.loc[("dirichlet_alone", "mean", 0.9), "width"] < rows.loc[("distpert", "mean", 0.9), "width"]
+    capsys.readouterr()
+
+    kept = (tmp_path / "folds" / "distpert_0.nc").stat().st_mtime_ns
+    scripts["calibrate"].main(settings)  # goes on where it stopped, here at the end
+    assert (tmp_path / "folds" / "distpert_0.nc").stat().st_mtime_ns == kept
+    assert (tmp_path / "calibration.md").read_text() == text

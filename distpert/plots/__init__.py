@@ -1,9 +1,10 @@
 """Plots of fits, predictions and calibration: an Axes in, the same Axes out."""
 
-from distpert.plots.calibration import plot_coverage, plot_pit
+from distpert.plots.calibration import plot_coverage, plot_pit, plot_selective_risk, plot_strata
 from distpert.plots.fit import plot_explained_share, plot_loss
 from distpert.plots.histogram import plot_histogram
 from distpert.plots.moments import plot_moments
+from distpert.plots.predictive_check import plot_predictive_check
 from distpert.plots.shift import plot_shift
 
 __all__ = [
@@ -13,5 +14,8 @@ __all__ = [
     "plot_loss",
     "plot_moments",
     "plot_pit",
+    "plot_predictive_check",
+    "plot_selective_risk",
     "plot_shift",
+    "plot_strata",
 ]

@@ -95,3 +95,101 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     ax.set_ylim(0, 1.25 * max(*value, *upper))  # room for the legend
     ax.legend(frameon=False, fontsize="small", loc="upper right")
     return ax
+
+
+def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Plot how good the predictions are that a posterior is surest of.
+
+    Parameters
+    ----------
+    calibration
+        As `distpert.calibration` or `distpert.combine_calibrations` returns it, of a posterior.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        The Cramér distance of each share of the perturbations, those with the least spread first, relative to that of
+        all, with its 95 % band. Below the dashed line: it knows which of its predictions are good.
+
+    Raises
+    ------
+    ValueError
+        If the table has no selective risk, being of a baseline or of conformal intervals.
+    """
+    if "selective_risk" not in calibration:
+        raise ValueError(
+            "the calibration has no selective risk: only a posterior has a spread to sort perturbations by"
+        )
+    share = 100 * calibration["share"].to_numpy()
+    value, lower, upper = (calibration["selective_risk" + end].to_numpy() for end in ("", "_lower", "_upper"))
+    ax = axes_or_new(ax)
+    ax.axhline(1, color=CONTROL, ls="--", lw=1, label="knows nothing of it")
+    ax.fill_between(share, lower, upper, color=PREDICTED, alpha=0.15, lw=0)
+    ax.plot(share, value, "o-", color=PREDICTED, ms=4, lw=1.2, label="with 95 % band")
+    ax.set(
+        xlabel="surest perturbations (%)",
+        ylabel="Cramér distance, relative",
+        title="selective risk",
+        xlim=(0, 102),
+        ylim=(0, None),
+    )
+    ax.legend(frameon=False, fontsize="small", loc="lower right")
+    return ax
+
+
+def plot_strata(
+    calibration: xr.Dataset, stratifier: str = "spread", moment: str = "mean", *, ax: Axes | None = None
+) -> Axes:
+    """Plot how often intervals hold in strata of perturbations, or for expression of genes.
+
+    Parameters
+    ----------
+    calibration
+        As `distpert.calibration` or `distpert.combine_calibrations` returns it.
+    stratifier
+        What is divided into strata: ``"effect_size"``, ``"n_cells"``, ``"expression"``, ``"distance"``, ``"spread"``.
+    moment
+        Of which moment.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        For each level, a dashed line at it and the coverage of each stratum with its 95 % band, at the mean of what is
+        stratified by. A calibrated prediction is on its line, except by effect size: see `distpert.calibration`.
+
+    Raises
+    ------
+    ValueError
+        If the stratifier or moment is unknown, or nothing is known to stratify by.
+    """
+    known = calibration["stratifier"].to_numpy().tolist()
+    if stratifier not in known:
+        raise ValueError(f"stratifier must be one of {', '.join(known)}, not {stratifier!r}")
+    check_moment(moment, calibration["moment"].to_numpy().tolist())
+    table = calibration.sel(stratifier=stratifier, moment=moment)
+    at = table["mean_by_stratum"].to_numpy()
+    if np.isnan(at).all():
+        raise ValueError(f"the calibration knows no {stratifier} of its perturbations")
+    ax = axes_or_new(ax)
+    for i, level in enumerate(calibration["level"].to_numpy()):
+        color, mark = list(MOMENT_STYLES.values())[i % len(MOMENT_STYLES)]
+        value, lower, upper = (
+            table["coverage_by_stratum" + end].sel(level=level).to_numpy() for end in ("", "_lower", "_upper")
+        )
+        ax.axhline(level, color=color, ls="--", lw=1)
+        ends = np.maximum([value - lower, upper - value], 0)  # a quantile can end short of the mean
+        ax.errorbar(at, value, ends, fmt=mark + "-", color=color, ms=4, lw=1.2, capsize=2, label=f"level {level:g}")
+    about = calibration[stratifier].attrs
+    units = "" if about["units"] == "1" else f" ({about['units']})"
+    ax.set(
+        xlabel=f"{stratifier.replace('_', ' ')}{units}",
+        ylabel="share of moments inside",
+        title=f"{moment}, by {stratifier.replace('_', ' ')}",
+        ylim=(None, 1.01),
+    )
+    ax.legend(frameon=False, fontsize="small")
+    return ax

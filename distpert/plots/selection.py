@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distpert.embeddings import nearest_symbols
 from distpert.labels import canonical_label
 from distpert.moments import MOMENTS
+from distpert.symbols import nearest_symbols
 
 if TYPE_CHECKING:
     from distpert.prediction import Prediction

@@ -1,0 +1,135 @@
+"""A statistic of replicated cells against that of the observed ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.plots.selection import check_known
+from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
+from distpert.predictive_checks import posterior_p_value
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+MOST_BARS = 40  # one for each value
+
+
+def plot_predictive_check(
+    check: xr.Dataset,
+    *,
+    prior: xr.Dataset | None = None,
+    perturbation: str | None = None,
+    gene: str | None = None,
+    context: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Plot how a statistic of replicated cells is distributed, and where that of the observed cells lies.
+
+    Parameters
+    ----------
+    check
+        As `distpert.predictive_check` returns it for a posterior.
+    prior
+        The same for a prior (`Fit.prior_predictive`), drawn behind. What of it lies beyond the posterior's replicates
+        and the observed value by more than three times their range is left out of the picture.
+    perturbation, context
+        Which; may be left out if there is one.
+    gene
+        Which gene. Without one: the mean over genes in each draw, of those that have a value in the observed cells and
+        in all replicates; the title says how many.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Densities, a line at the observed value, and the p-value in the legend. Where the replicates take few values,
+        bars lie on these.
+
+    Raises
+    ------
+    KeyError
+        If the perturbation, context or gene is none of those checked, or is to be named.
+    ValueError
+        If the prior is of another statistic, or the observed cells have no value.
+    """
+    check = _one_group(check, perturbation, context)
+    if gene is None:
+        usable = check["observed"].notnull() & check["replicated"].notnull().all("draw")
+        genes = check["gene"].to_numpy()[usable.to_numpy()].tolist()
+    else:
+        genes = [gene]
+        check_known(gene, [str(name) for name in check["gene"].to_numpy()], "genes")
+    replicated, value = _mean_over(check, "replicated", genes), _mean_over(check, "observed", genes)
+    observed = float(value)
+    if not np.isfinite(observed):
+        raise ValueError(f"the observed cells have no {check.attrs['statistic']} to plot: they are all in one bin")
+    before = None
+    if prior is not None:
+        if prior.attrs["statistic"] != check.attrs["statistic"]:
+            raise ValueError(f"the prior is of the {prior.attrs['statistic']}, not of the {check.attrs['statistic']}")
+        before = _mean_over(_one_group(prior, perturbation, context), "replicated", genes)
+    ax = axes_or_new(ax)
+    p_value = float(posterior_p_value(replicated, value))
+    replicated = replicated[np.isfinite(replicated)]
+    if before is not None:
+        low, high = min([observed, *replicated]), max([observed, *replicated])
+        reach = 3 * (high - low) + np.finfo(np.float32).eps
+        before = before[np.isfinite(before)]
+        shown = before[(before >= low - reach) & (before <= high + reach)]
+        _bars(ax, shown, np.histogram_bin_edges(shown, 30), len(before), CONTROL, "prior")
+    _bars(ax, replicated, _edges(replicated), len(replicated), PREDICTED, "posterior")
+    ax.axvline(observed, color=OBSERVED, lw=1.8, label=f"observed, p = {p_value:.2g}")
+    units = check.attrs["units"]
+    what = check.attrs["statistic"] + (f" ({units})" if units not in ("", "1") else "")
+    ax.set(xlabel=what, ylabel="density", title=gene or f"mean of {len(genes)} genes")
+    ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    return ax
+
+
+def _one_group(check: xr.Dataset, perturbation: str | None, context: str | None) -> xr.Dataset:
+    """Choose the perturbation and, where there are several, the context."""
+    if context is not None and "context" not in check.dims:
+        raise KeyError(f"the check has no contexts, so {context!r} cannot be chosen")
+    which = {}
+    for dim, name in (("perturbation", perturbation), ("context", context)):
+        known = [str(label) for label in check[dim].to_numpy()] if dim in check.dims else []
+        if len(known) > 1 and name is None:
+            raise KeyError(f"say which {dim} to plot: {', '.join(known)}")
+        if name is not None:
+            check_known(str(name), known, f"{dim}s")
+        if known:
+            which[dim] = known[0] if name is None else str(name)
+    return check.sel(which)
+
+
+def _mean_over(check: xr.Dataset, variable: str, genes: list[str]) -> NDArray[np.float64]:
+    """Mean over genes, of those that have a value; NaN if none has."""
+    return check[variable].sel(gene=genes).astype(np.float64).mean("gene", skipna=True).to_numpy()
+
+
+def _bars(
+    ax: Axes, values: NDArray[np.float64], edges: NDArray[np.float64], total: int, color: str, label: str
+) -> None:
+    """Draw the density of values, ``total`` with those that are not shown."""
+    density = np.histogram(values, edges)[0] / (max(total, 1) * np.diff(edges))
+    ax.stairs(density, edges, fill=True, color=color, alpha=0.5, label=label)
+    ax.stairs(density, edges, color=color, lw=0.8)
+
+
+def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of bars: around each value if there are few, else as numpy chooses."""
+    distinct = np.unique(values)
+    if len(distinct) == 1:
+        return distinct[0] + 0.01 * max(abs(distinct[0]), 1) * np.array([-1, 1])
+    if len(distinct):
+        gap = np.diff(distinct).min()
+        n_bars = round((distinct[-1] - distinct[0]) / gap) + 1
+        if n_bars <= MOST_BARS:
+            return distinct[0] + gap * (np.arange(n_bars + 1) - 0.5)
+    return np.histogram_bin_edges(values, "auto")

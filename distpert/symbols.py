@@ -1,0 +1,49 @@
+"""Gene symbols that are nearly the one asked for, for messages that help."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def nearest_symbols(symbol: str, available: Iterable[str], n: int = 3) -> list[str]:
+    """Symbols most like a given one, whatever their case.
+
+    Parameters
+    ----------
+    symbol : str
+        The symbol to look for.
+    available : iterable of str
+        Where to look.
+    n : int, optional
+        How many to return at most.
+
+    Returns
+    -------
+    list of str
+        First those that differ in case alone, then the closest by `difflib`'s ratio (0.6 or more).
+    """
+    wanted = symbol.upper()
+    spellings: dict[str, list[str]] = {}
+    for other in available:
+        # The ratio, 2 (letters matched) / (total length), is below 0.6 for lengths outside 3/7 to 7/3.
+        if 3 * len(wanted) <= 7 * len(other) and 3 * len(other) <= 7 * len(wanted):
+            spellings.setdefault(other.upper(), []).append(other)
+    same = spellings.pop(wanted, [])
+    close = difflib.get_close_matches(wanted, _share_letters(wanted, list(spellings)), n=n) if n > len(same) else []
+    return [*same, *(spelling for other in close for spelling in spellings[other])][:n]
+
+
+def _share_letters(word: str, words: list[str], n: int = 200) -> list[str]:
+    """Keep the n words that share most letters with a word: difflib is slow over 20,000 of them.
+
+    Ranked by 2 (letters in common, with multiplicity) / (total length), which difflib's ratio cannot exceed.
+    """
+    if len(words) <= n:
+        return words
+    letters = np.array(words).view(np.uint32).reshape(len(words), -1)
+    common = sum(np.minimum((letters == ord(c)).sum(axis=1), word.count(c)) for c in set(word))
+    bound = common / ((letters != 0).sum(axis=1) + len(word))
+    return [words[i] for i in np.argsort(-bound, kind="stable")[:n]]

@@ -1,0 +1,194 @@
+"""Calibration on perturbations left out: distpert, the Dirichlet alone, and conformal intervals around baselines.
+
+    python validation/calibrate.py --data k562.h5ad --embeddings embeddings.npz --out k562 --conformal pooled
+
+The folder gets calibration.md and calibration.csv (coverage with bands, width, interval score, width at equal
+coverage), calibration.png, and in folds/ the table of each method and fold as it is done: the same call goes on where
+it was interrupted. A quarter of each fold's training perturbations calibrates the conformal intervals; the baseline is
+fitted to the rest.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import xarray as xr
+from run import can_be_held_out
+from screens import AUTO, open_screen
+from tqdm import tqdm
+
+import distpert
+from distpert.baselines import BASELINES
+from distpert.cross_validation import _count_fold
+from distpert.embeddings import Embeddings, as_embeddings
+from distpert.labels import genes_of
+from distpert.plots import plot_coverage, plot_pit
+from distpert.screen import read_screen
+from distpert.splits import Fold, split_perturbations
+
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975)
+SHOWN = [0.5, 0.8, 0.9, 0.95]
+POSTERIOR, DIRICHLET = "distpert", "dirichlet_alone"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    matplotlib.use("Agg")
+    arguments = parse(argv)
+    adata, keys = open_screen(arguments.data, dataset=arguments.dataset, context_key=arguments.context_key)
+    embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))
+    screen = read_screen(adata, **{"layer": None, "gene_symbols": None, **keys})
+    usable = can_be_held_out(adata.obs["perturbation"], embeddings)
+    labels = {str(label) for label in screen.perturbation} - {"", screen.control}
+    n_folds = len({gene for label in usable for gene in genes_of(label)})
+    n_folds = n_folds if arguments.leave_one_out else arguments.n_folds
+    others = sorted(labels - set(usable))
+    splits = split_perturbations(sorted(usable), n_folds, seed=arguments.seed, training_only=others)
+    folder = arguments.out / "folds"
+    folder.mkdir(parents=True, exist_ok=True)
+    methods = [POSTERIOR, DIRICHLET, *(f"conformal_{name}" for name in arguments.conformal)]
+    for i, fold in enumerate(tqdm(splits.folds, desc="calibration", unit="fold")):
+        missing = [name for name in methods if not (folder / f"{name}_{i}.nc").exists()]
+        if missing:
+            for name, table in of_fold(screen, fold, missing, embeddings, arguments.draws, [arguments.seed, i]):
+                table.to_netcdf(folder / f"{name}_{i}.nc")
+    tables = {
+        name: distpert.combine_calibrations(
+            *(xr.load_dataset(folder / f"{name}_{i}.nc") for i in range(len(splits.folds)))
+        )
+        for name in methods
+    }
+    write(arguments.out, tables)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="an h5ad that screens.py recognises")
+    parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--conformal", nargs="*", default=[], choices=list(BASELINES), metavar="BASELINE",
+                        help="baselines to put conformal intervals around")  # fmt: skip
+    number = parser.add_mutually_exclusive_group()
+    number.add_argument("--n-folds", type=int, default=9)
+    number.add_argument("--leave-one-out", action="store_true", help="as many folds as there are perturbed genes")
+    parser.add_argument("--dataset", default=None, help="where the file holds several: which of obs['dataset']")
+    parser.add_argument("--context-key", default=AUTO, type=lambda name: None if name == "none" else name,
+                        help="column of obs; by default a usual one, with none no contexts")  # fmt: skip
+    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def of_fold(
+    screen, fold: Fold, methods: Sequence[str], embeddings: Embeddings, num_draws: int, seed: list[int]
+) -> Iterator[tuple[str, xr.Dataset]]:
+    """Calibrate methods on the perturbations that a fold holds out."""
+    training, held_out = _count_fold(screen, fold, 15)
+    labels = sorted(fold.held_out)
+    prediction = None
+    for method in methods:
+        if method in (POSTERIOR, DIRICHLET):
+            if prediction is None:
+                fit = distpert.fit(training, embeddings, seed=seed[0], progress_bar=False)
+                prediction = fit.predict(labels, num_draws=num_draws, seed=seed[0], progress_bar=False)
+            one = prediction if method == POSTERIOR else distpert.without_latent_uncertainty(prediction)
+        else:
+            known = [label for label in training.perturbations if embeddings.has(label)]
+            shuffled = np.random.default_rng(seed).permutation(known).tolist()
+            calibrating = shuffled[: len(known) // 4]
+            baseline = BASELINES[method.removeprefix("conformal_")]()
+            fitted = baseline.fit(training.drop(calibrating), embeddings, seed=seed[0])
+            one = distpert.conformalise(fitted.predict(labels), fitted.predict(calibrating), training)
+        yield method, distpert.calibration(one, held_out, levels=LEVELS, seed=seed[0])
+
+
+def write(out: Path, tables: dict[str, xr.Dataset]) -> None:
+    """Write the tables and the picture."""
+    rows = pd.DataFrame(
+        [
+            {
+                "method": method,
+                "moment": moment,
+                "level": level,
+                **{
+                    name: float(table[name].sel(moment=moment, level=level))
+                    for name in ("coverage", "coverage_lower", "coverage_upper", "width", "interval_score")
+                },
+                "width_at_coverage": float(sharp.sel(moment=moment, coverage=level)),
+            }
+            for method, table in tables.items()
+            for sharp in [distpert.width_at_coverage(table, SHOWN)]
+            for moment in table["moment"].to_numpy().tolist()
+            for level in SHOWN
+        ]
+    )
+    rows.to_csv(out / "calibration.csv", index=False)
+    posterior = tables[POSTERIOR]
+    n_perturbations = len(np.unique(posterior["perturbation"]))
+    text = [f"# Calibration on {n_perturbations} perturbations left out", ""]
+    for name in ("coverage", "interval_score", "width_at_coverage"):
+        wide = rows.pivot(index=["moment", "method"], columns="level", values=name)
+        order = [(moment, method) for moment in posterior["moment"].to_numpy() for method in tables]
+        wide = wide.loc[order].reset_index()
+        lines = [[row[0], f"`{row[1]}`", *(f"{value:.3g}" for value in row[2:])] for row in wide.to_numpy().tolist()]
+        text += [f"## {name.replace('_', ' ')}", "", *markdown(["moment", "method", *SHOWN], lines), ""]
+    outside = ((posterior["pit"] < posterior["pit_lower"]) | (posterior["pit"] > posterior["pit_upper"])).sum("pit_bin")
+    ends = posterior["pit"].min("pit_bin"), posterior["pit"].max("pit_bin")
+    lines = [
+        [moment, int(outside.sel(moment=moment)), *(f"{float(end.sel(moment=moment)):.2f}" for end in ends)]
+        for moment in posterior["moment"].to_numpy().tolist()
+    ]
+    heads = ["moment", f"of {posterior.sizes['pit_bin']} bars outside their band", "lowest", "highest"]
+    text += ["## transforms", "", *markdown(heads, lines), ""]
+    risk = posterior["selective_risk"]
+    text += ["## selective risk", "", *markdown(
+        ["share", *(f"{share:.1f}" for share in risk["share"].to_numpy())],
+        [["Cramér, relative", *(f"{value:.2f}" for value in risk.to_numpy())]],
+    ), ""]  # fmt: skip
+    for stratifier in ("distance", "spread"):
+        strata = posterior.sel(stratifier=stratifier)
+        held = strata["coverage_by_stratum"].sel(level=0.9).mean("moment").to_numpy()
+        errors, widths = by_stratum(posterior, stratifier)
+        columns = [strata["mean_by_stratum"].to_numpy(), widths, errors, held]
+        lines = [[f"{value:.3g}" for value in line] for line in zip(*columns, strict=True)]
+        heads = [stratifier, "width of the mean's 50 % posterior interval", "Cramér", "covered of 90 %"]
+        text += [f"## by {stratifier}", "", *markdown(heads, lines), ""]
+    (out / "calibration.md").write_text("\n".join(text))
+    print("\n".join(text))
+    draw(tables).savefig(out / "calibration.png", dpi=150)
+
+
+def by_stratum(posterior: xr.Dataset, stratifier: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean Cramér distance and spread of quarters of the groups, sorted by what stratifies them."""
+    values = posterior[stratifier].broadcast_like(posterior["cramer"]).to_numpy().ravel()
+    cramer, spread = (posterior[name].to_numpy().ravel() for name in ("cramer", "spread"))
+    there = ~np.isnan(cramer)
+    quarters = np.array_split(np.flatnonzero(there)[np.argsort(values[there])], posterior.sizes["stratum"])
+    return tuple(np.array([array[quarter].mean() for quarter in quarters]) for array in (cramer, spread))
+
+
+def draw(tables: dict[str, xr.Dataset]):
+    """Coverage of each method, and the transforms of the posterior."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, max(len(tables), 4), figsize=(3.3 * max(len(tables), 4), 6.4), layout="constrained")
+    for ax in axes.flat:
+        ax.set_visible(False)
+    for ax, (method, table) in zip(axes[0], tables.items(), strict=False):
+        ax.set_visible(True)
+        plot_coverage(table, ax=ax).set_title(method.replace("_", " "))
+    for ax, moment in zip(axes[1], tables[POSTERIOR]["moment"].to_numpy().tolist(), strict=False):
+        ax.set_visible(True)
+        plot_pit(tables[POSTERIOR], moment, ax=ax).set_title(f"distpert: {moment}")
+    return figure
+
+
+def markdown(heads: Sequence[object], rows: Sequence[Sequence[object]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+
+
+if __name__ == "__main__":
+    main()
