@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from distpert.baselines.point import PointPrediction
 from distpert.datatree import observed_counts
 from distpert.draws import Block, sample_replicates
-from distpert.symbols import nearest_symbols
 from distpert.statistics import named_statistic
+from distpert.symbols import nearest_symbols
 
 if TYPE_CHECKING:
     import xarray as xr

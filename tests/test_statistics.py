@@ -56,7 +56,15 @@ def test_a_point_has_no_shape():
 
 @pytest.mark.parametrize(
     ("start", "width", "bin_of_zero"),
-    [(0.0, 0.5, 0), (1e-9, 0.5, 0), (-1.0, 0.5, 2), (-0.7, 0.5, 1), (0.24, 0.5, 0), (0.3, 0.5, None), (-2.4, 0.5, None)],
+    [
+        (0.0, 0.5, 0),
+        (1e-9, 0.5, 0),
+        (-1.0, 0.5, 2),
+        (-0.7, 0.5, 1),
+        (0.24, 0.5, 0),
+        (0.3, 0.5, None),
+        (-2.4, 0.5, None),
+    ],
 )
 def test_bin_that_holds_zero(start, width, bin_of_zero):
     probs = np.array([0.1, 0.2, 0.3, 0.4])

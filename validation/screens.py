@@ -114,7 +114,7 @@ def _of_dataset(obs: pd.DataFrame, dataset: str | None, said: list[str]) -> np.n
     if dataset not in there:
         raise ValueError(f"no data set {dataset!r} in obs['dataset']; there are: {listed(there)}")
     said.append(f"data set {dataset!r} of {listed(there)}")
-    return (obs["dataset"].astype(str) == dataset).to_numpy()
+    return (obs["dataset"].astype(str) == dataset).to_numpy(copy=True)  # pandas 3 gives a view that is read-only
 
 
 def _read_labels(obs: pd.DataFrame, layout: Layout, said: list[str]) -> pd.Series:
