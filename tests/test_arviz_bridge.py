@@ -63,6 +63,14 @@ def test_takes_the_form_of_the_installed_version(az, tree, data):
         assert data is tree
 
 
+def test_prior_comes_along(az, prediction, small, small_fit):
+    prior = small_fit.prior_predictive(small_fit.perturbations, num_draws=40, progress_bar=False)
+    data = to_arviz(prediction.to_datatree(small.adata, prior=prior))
+    summary = az.summary(data, var_names=["explained_share"], group="prior", kind="stats")
+    assert len(summary) == small_fit.parameters.sizes["factor"]
+    assert summary["mean"].astype(float).to_numpy() == pytest.approx(0.5, abs=0.2)  # Beta(1, 1)
+
+
 def test_summary_of_the_posterior(az, data, tree):
     names = ["response", "on_target", "explained_share", "concentration"]
     summary = az.summary(data, var_names=names, kind="stats")

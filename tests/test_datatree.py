@@ -8,6 +8,7 @@ from scipy.special import gammaln
 from scipy.stats import dirichlet_multinomial, kurtosis, skew
 
 import distpert
+from distpert.moments import MOMENTS
 
 GROUPS = ("posterior", "posterior_predictive", "constant_data")
 
@@ -121,6 +122,51 @@ def test_log_likelihood_is_that_of_the_dirichlet_multinomial(tree, fitted, predi
 def test_predictive_moments_are_of_as_many_cells(tree, prediction):
     moments = prediction.moments(n_cells=300)
     np.testing.assert_array_equal(tree["posterior_predictive"]["variance"].isel(chain=0), moments["variance"])
+
+
+def test_moments_of_the_distributions_are_beside_those_of_replicates(tree, prediction):
+    assert set(tree["posterior_predictive"].data_vars) == {*MOMENTS, *(f"distribution_{name}" for name in MOMENTS)}
+    moments = prediction.moments()
+    for name in MOMENTS:
+        found = tree["posterior_predictive"][f"distribution_{name}"].isel(chain=0)
+        np.testing.assert_array_equal(found, moments[name])
+    # Means of 300 cells vary about those of the distributions they are drawn from, by the error of a mean.
+    mean, distribution = (tree["posterior_predictive"][name] for name in ("mean", "distribution_mean"))
+    variance = tree["posterior_predictive"]["distribution_variance"]
+    usable = (variance > 1e-4).to_numpy()
+    error = ((mean - distribution) / np.sqrt(variance / 300)).to_numpy()[usable]
+    assert error.size > 200
+    assert np.mean(error**2) == pytest.approx(1, abs=0.2)
+
+
+def test_prior_is_laid_out_as_the_posterior(context_fit, context_screen):
+    prediction = context_fit.predict(["GENE3", "GENE7"], context="context1", num_draws=20, progress_bar=False)
+    prior = context_fit.prior_predictive(["GENE3", "GENE7"], context="context1", num_draws=30, progress_bar=False)
+    plain, tree = prediction.to_datatree(), prediction.to_datatree(context_screen.adata, prior=prior)
+    assert set(tree.children) == {*GROUPS, "observed_data", "log_likelihood", "prior", "prior_predictive"}
+    assert "prior" not in plain.children
+    for before, after in (("prior", "posterior"), ("prior_predictive", "posterior_predictive")):
+        assert set(tree[before].data_vars) == set(tree[after].data_vars)
+        for name in tree[before].data_vars:
+            one, other = (tree[group][name].isel(chain=0, draw=0) for group in (before, after))
+            assert tree[before][name].dims[:2] == ("chain", "draw")
+            assert dict(one.sizes) == dict(other.sizes), name
+            assert one.dims == other.dims, name
+        assert (tree[before].sizes["chain"], tree[before].sizes["draw"]) == (1, 30)
+    sites = prior.sites
+    response = tree["prior"]["response"].isel(chain=0).sel(perturbation="GENE7")
+    np.testing.assert_array_equal(response, sites["response"][..., 1])
+    np.testing.assert_array_equal(tree["prior"]["concentration"][0], np.exp(sites["log_concentration"]))
+    moments = prior.moments(n_cells=60)  # as many as were observed
+    np.testing.assert_array_equal(tree["prior_predictive"]["variance"].isel(chain=0), moments["variance"])
+
+
+def test_prior_of_something_else_is_refused(context_fit):
+    prediction = context_fit.predict(["GENE3", "GENE7"], num_draws=5, progress_bar=False)
+    for perturbations, context in [(["GENE7", "GENE3"], None), (["GENE3", "GENE7"], "context0")]:
+        prior = context_fit.prior_predictive(perturbations, context=context, num_draws=5, progress_bar=False)
+        with pytest.raises(ValueError, match="prior is of other perturbations, contexts or genes"):
+            prediction.to_datatree(prior=prior)
 
 
 def test_counted_histograms_do_as_well(tree, prediction, screen, fitted):
