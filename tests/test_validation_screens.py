@@ -12,7 +12,7 @@ import scipy.sparse
 from distpert.screen import read_screen
 
 SCRIPT = Path(__file__).parents[1] / "validation" / "screens.py"
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).parents[2] / "shared" / "data"  # beside the repository, where it is at hand
 
 if not SCRIPT.exists():
     pytest.skip("validation/ is not part of this distribution", allow_module_level=True)
