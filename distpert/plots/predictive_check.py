@@ -88,7 +88,7 @@ def plot_predictive_check(
     what = check.attrs["statistic"] + (f" ({units})" if units not in ("", "1") else "")
     ax.set(xlabel=what, ylabel="density", title=gene or f"mean of {len(genes)} genes")
     ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # room for the legend
-    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.legend(framealpha=0.85, edgecolor="none", fontsize="small", loc="best")
     return ax
 
 
