@@ -21,7 +21,7 @@ from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
 from distpert.prior_prediction import PriorPrediction, sample_prior
 from distpert.requested import requested_contexts, requested_labels
-from distpert.strengths import expected_strengths, left_out_strengths
+from distpert.strengths import Strengths, expected_strengths, learn_strengths
 
 if TYPE_CHECKING:
     import os
@@ -126,21 +126,24 @@ class Fit:
         One minus the variance of a response given all others, 1 / (C⁻¹)_pp with C = ρ K + (1 − ρ) I (Rasmussen &
         Williams 2006, eq. 5.12), averaged over training perturbations; factors weighted as in `explained_share`.
         """
-        _, variance = self._left_out
+        _, variance = leave_one_out(
+            self._doubles["explained_share"],
+            self._doubles["eigenvalues"],
+            self._doubles["eigenvectors"],
+            self._doubles["response"],
+        )
         return float(self._factor_weight @ (1 - variance.mean(axis=0)))
 
-    @cached_property
+    @property
     def strengths(self) -> NDArray[np.float64]:
-        """How far off each training perturbation's response is, in standard deviations, when the others tell it.
+        """How strongly each training perturbation responds, given what the others tell of it (perturbation,).
 
-        The square root of the mean over factors, weighted as in `explained_share`, of squared error over variance when
-        the perturbation is left out. About one for all if responses were normal; but some perturbations do much and
-        many do little. The response of an unseen one varies about its mean by a normal deviation times a strength drawn
-        from these, as far as they do not follow the embedding: a scale mixture (Andrews & Mallows 1974) with the mixing
-        distribution that the screen shows. See `distpert.strengths`.
+        About one for all if responses were normal; but some perturbations do much and many do little. The response of
+        an unseen one is that of a normal distribution times a strength drawn from these, as far as they do not follow
+        the embedding: a scale mixture (Andrews & Mallows 1974) with the mixing distribution that the screen shows. See
+        `distpert.strengths`.
         """
-        error, variance = self._left_out
-        return left_out_strengths(error, variance, self._factor_weight)
+        return self._strengths.strength
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
@@ -228,16 +231,17 @@ class Fit:
         seen = set(self.perturbations)
         relative, expected = self._strengths_of(labels)
         draws = np.empty((num_draws, len(labels), n_factors + n_tilts))
+        strength = np.ones((num_draws, len(labels), 1))
         for i, label in enumerate(labels):
             rng = np.random.default_rng([seed, crc32(label.encode())])
             draws[:, i] = rng.standard_normal((num_draws, n_factors + n_tilts))
             if label not in seen:
-                draws[:, i, :n_factors] *= expected[i] * rng.choice(relative, (num_draws, 1))
+                strength[:, i, 0] = expected[i] * rng.choice(relative, num_draws)
         return Prediction(
             fit=self,
             perturbations=labels,
             contexts=contexts,
-            response=(response + response_scale * draws[..., :n_factors]).astype(np.float32),
+            response=(strength * (response + response_scale * draws[..., :n_factors])).astype(np.float32),
             on_target=(on_target + on_target_scale * draws[..., n_factors:]).astype(np.float32),
             seed=seed,
             progress_bar=progress_bar,
@@ -295,9 +299,19 @@ class Fit:
     # ------------------------------------------------------------------------------------------------------- internals
 
     @cached_property
-    def _left_out(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        names = ("explained_share", "eigenvalues", "eigenvectors", "response", "response_scale")
-        return leave_one_out(*(self.parameters[name].to_numpy().astype(np.float64) for name in names))
+    def _doubles(self) -> dict[str, NDArray[np.float64]]:
+        """Parameters in double precision."""
+        return {str(name): array.to_numpy().astype(np.float64) for name, array in self.parameters.items()}
+
+    @cached_property
+    def _strengths(self) -> Strengths:
+        return learn_strengths(
+            self._doubles["response"],
+            self._doubles["response_scale"],
+            self._doubles["eigenvalues"],
+            self._doubles["eigenvectors"],
+            self._factor_weight,
+        )
 
     @property
     def _factor_weight(self) -> NDArray[np.float64]:
@@ -327,25 +341,31 @@ class Fit:
     def _strengths_of(self, labels: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Strengths (perturbation,) relative to what embeddings tell of them, and what they tell of labels (label,)."""
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
-        eigenvalues, eigenvectors = (self.parameters[name].to_numpy() for name in ("eigenvalues", "eigenvectors"))
+        eigenvalues, eigenvectors = self._doubles["eigenvalues"], self._doubles["eigenvectors"]
         left_out, expected = expected_strengths(self.strengths, eigenvalues, eigenvectors, cross)
         return self.strengths / left_out, expected
 
     def _posterior(self, labels: Sequence[str]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        """Means and standard deviations of the responses (label, factor) and tilts (label, tilt)."""
-        parameters = {name: array.to_numpy() for name, array in self.parameters.items()}
+        """Means and standard deviations of the responses (label, factor) and tilts (label, tilt).
+
+        Of unseen perturbations, responses are those of strength one.
+        """
+        parameters = self._doubles
         unseen = [i for i, label in enumerate(labels) if label not in self.perturbations]
         rows = [self.perturbations.index(label) if label in self.perturbations else 0 for label in labels]
         response, response_scale = parameters["response"][rows], parameters["response_scale"][rows]
         on_target, on_target_scale = parameters["on_target"][rows], parameters["on_target_scale"][rows]
         if unseen:
-            response[unseen], response_scale[unseen] = predict_normal(
-                parameters["explained_share"],
+            learned = self._strengths
+            divisor = learned.length[:, None] * learned.size
+            mean, scale = predict_normal(
+                learned.share,
                 parameters["eigenvalues"],
                 parameters["eigenvectors"],
                 kernel_between([labels[i] for i in unseen], self.perturbations, self.embeddings, self.kernel),
-                parameters["response"],
-                parameters["response_scale"],
+                parameters["response"] / divisor,
+                parameters["response_scale"] / divisor,
             )
+            response[unseen], response_scale[unseen] = learned.slope * learned.size * mean, learned.size * scale
             on_target[unseen], on_target_scale[unseen] = parameters["tilt_mean"], parameters["tilt_scale"]
         return response, response_scale, on_target, on_target_scale

@@ -117,23 +117,21 @@ def predict_normal(
 
 
 def leave_one_out(
-    share: NDArray, eigenvalues: NDArray, eigenvectors: NDArray, mean: NDArray, scale: NDArray
+    share: NDArray, eigenvalues: NDArray, eigenvectors: NDArray, mean: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Squared error expected at each training point when the others tell it, and the variance it should have.
+    r"""Mean and variance of each training point when the others tell it.
 
     .. math::
-        E\,(z_p - \mu_{-p})^2 = \Big(\frac{[C^{-1} m]_p}{[C^{-1}]_{pp}}\Big)^2 + s_p^2, \qquad
-        \sigma_{-p}^2 = 1 / [C^{-1}]_{pp}
+        \mu_{-p} = m_p - \frac{[C^{-1} m]_p}{[C^{-1}]_{pp}}, \qquad \sigma_{-p}^2 = 1 / [C^{-1}]_{pp}
 
-    for z ~ Normal(m, diag(s²)); Rasmussen & Williams (2006), eq. 5.12. Arguments as in `predict_normal`. How uncertain
-    the other points are is left out of the mean that they imply.
+    for z known to be m; Rasmussen & Williams (2006), eq. 5.12. Arguments as in `predict_normal`.
 
     Returns
     -------
-    error, variance
+    mean, variance
         (n, factor).
     """
     spectrum = share[:, None] * eigenvalues + 1 - share[:, None]
     precision = ((1 / spectrum) @ (eigenvectors**2).T).T
     weighted = eigenvectors @ ((eigenvectors.T @ mean) / spectrum.T)
-    return (weighted / precision) ** 2 + scale**2, 1 / precision
+    return mean - weighted / precision, 1 / precision

@@ -1,30 +1,141 @@
-"""How strongly perturbations respond beyond what their embeddings tell: some do much and many do little."""
+"""How strongly perturbations respond: some do much and many do little, which a normal distribution does not say."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from distpert.gaussian_process import leave_one_out
 from distpert.warm_start import explained_variance
 
+TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
+SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
 
-def left_out_strengths(
-    error: Float[np.ndarray, "perturbation factor"],
-    variance: Float[np.ndarray, "perturbation factor"],
+
+class Strengths(NamedTuple):
+    r"""What leaving out each training perturbation in turn tells of unseen ones.
+
+    The story of a response z in factors of unit size,
+
+    .. math:: z_{pk} / d_k \sim \mathrm{Normal}(s_p \, b \, \mu_{pk}, \; s_p^2 \sigma_{pk}^2),
+
+    with :math:`\mu` and :math:`\sigma` told by a Gaussian process on tempered responses :math:`z_{pk} / (d_k t_p)`.
+
+    Attributes
+    ----------
+    size
+        (factor,) the size d of each factor: root mean square of its tempered responses.
+    length
+        (perturbation,) the lengths t, see `tempering`.
+    share
+        (factor,) of the variance of tempered responses that follows the embedding.
+    slope
+        The slope b, see `left_out_slope`.
+    strength
+        (perturbation,) the strengths s, see `left_out_strengths`.
+    """
+
+    size: NDArray[np.float64]
+    length: NDArray[np.float64]
+    share: NDArray[np.float64]
+    slope: float
+    strength: NDArray[np.float64]
+
+
+def learn_strengths(
+    response: Float[np.ndarray, "perturbation factor"],
+    response_scale: Float[np.ndarray, "perturbation factor"],
+    eigenvalues: Float[np.ndarray, " perturbation"],
+    eigenvectors: Float[np.ndarray, "perturbation perturbation"],
     weight: Float[np.ndarray, " factor"],
-) -> NDArray[np.float64]:
-    r"""Error of each response when the others tell it, in standard deviations that it should have.
-
-    .. math:: s_p^2 = \frac{1}{1 - K / P} \sum_{k=1}^K w_k \frac{E\,(z_{pk} - \mu_{-p,k})^2}{\sigma_{-p,k}^2}
-
-    The K loadings were fitted to the very P responses, which makes their errors too small; the first factor makes up
-    for it as the degrees of freedom of a residual variance do.
+) -> Strengths:
+    """Learn from training perturbations how unseen ones may respond.
 
     Parameters
     ----------
-    error, variance
-        (perturbation, factor) squared error and its expectation, as `distpert.gaussian_process.leave_one_out` has them.
+    response, response_scale
+        (perturbation, factor) posterior means and standard deviations.
+    eigenvalues, eigenvectors
+        Of the kernel between training perturbations; its diagonal is one.
+    weight
+        (factor,) weights that sum to one.
+    """
+    length = tempering(response, weight)
+    tempered = response / length[:, None]
+    size = np.sqrt((tempered**2).mean(axis=0))
+    tempered, response, response_scale = tempered / size, response / size, response_scale / size
+    share, _ = explained_variance(tempered, eigenvalues, eigenvectors)
+    mean, variance = leave_one_out(share, eigenvalues, eigenvectors, tempered)
+    slope = left_out_slope(response, mean, variance, weight)
+    strength = left_out_strengths(response, response_scale, slope * mean, variance, weight)
+    return Strengths(size, length, share, slope, strength)
+
+
+def tempering(
+    response: Float[np.ndarray, "perturbation factor"], weight: Float[np.ndarray, " factor"]
+) -> NDArray[np.float64]:
+    r"""Give the length of each response to the power `TEMPER`, divided by the geometric mean of all: (perturbation,).
+
+    .. math:: t_p \propto \Big(\sum_k w_k z_{pk}^2\Big)^{0.3 / 2}
+
+    A few strong responses would otherwise decide what is learned of all directions. With power 1 directions alone would
+    count, and those of weak responses are mostly noise.
+    """
+    # A response of exactly zero has no direction, and stays zero whatever it is divided by.
+    squared = np.maximum(response.astype(np.float64) ** 2 @ weight, 1e-12)
+    logs = TEMPER / 2 * np.log(squared)
+    return np.exp(logs - logs.mean())
+
+
+def left_out_slope(
+    response: Float[np.ndarray, "perturbation factor"],
+    mean: Float[np.ndarray, "perturbation factor"],
+    variance: Float[np.ndarray, "perturbation factor"],
+    weight: Float[np.ndarray, " factor"],
+) -> float:
+    r"""Slope of responses on what the others tell of them, with a prior Normal(1, 0.25²).
+
+    .. math::
+        b = \frac{\tau + K \sum_{pk} w_k z_{pk} \mu_{pk} / \sigma_{pk}^2}
+                 {\tau + K \sum_{pk} w_k \mu_{pk}^2 / \sigma_{pk}^2}, \qquad \tau = 0.25^{-2}
+
+    It is above one where relatives of strong perturbations are strong: tempered responses then tell too little of them.
+    What a small screen has to say moves it little.
+    """
+    n_factors, precision = len(weight), SLOPE_SCALE**-2
+    told = n_factors * ((mean * response / variance) @ weight).sum()
+    known = n_factors * ((mean**2 / variance) @ weight).sum()
+    return float((precision + told) / (precision + known))
+
+
+def left_out_strengths(
+    response: Float[np.ndarray, "perturbation factor"],
+    response_scale: Float[np.ndarray, "perturbation factor"],
+    mean: Float[np.ndarray, "perturbation factor"],
+    variance: Float[np.ndarray, "perturbation factor"],
+    weight: Float[np.ndarray, " factor"],
+) -> NDArray[np.float64]:
+    r"""Strength of each response, of greatest likelihood given what the others tell of it.
+
+    With a weight on each factor, the maximum over s of
+
+    .. math::
+        \sum_k w_k \, E \log \mathrm{Normal}(z_{pk} \mid s \mu_{pk}, \; s^2 v_{pk}), \qquad
+        v_{pk} = (1 - K / P) \, \sigma_{pk}^2
+
+    is the positive root of :math:`s^2 + B s - A`, :math:`A = \sum_k w_k E z_{pk}^2 / v_{pk}`, :math:`B = \sum_k w_k
+    E z_{pk} \mu_{pk} / v_{pk}`. The K loadings were fitted to the very P responses, which makes their errors too small;
+    1 - K / P allows for it as the degrees of freedom of a residual variance do.
+
+    Parameters
+    ----------
+    response, response_scale
+        (perturbation, factor) posterior means and standard deviations.
+    mean, variance
+        (perturbation, factor) what the others tell of each response of strength one.
     weight
         (factor,) weights that sum to one.
 
@@ -33,8 +144,11 @@ def left_out_strengths(
     ndarray, shape (perturbation,)
         About one for all if responses were normal.
     """
-    n_perturbations, n_factors = error.shape
-    return np.sqrt((error / variance) @ weight / (1 - n_factors / n_perturbations))
+    n_perturbations, n_factors = response.shape
+    variance = variance * (1 - n_factors / n_perturbations)
+    a = ((response**2 + response_scale**2) / variance) @ weight
+    b = (response * mean / variance) @ weight
+    return (np.sqrt(b**2 + 4 * a) - b) / 2
 
 
 def expected_strengths(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distpert.moments import MOMENTS, histogram_moments
+from distpert.strengths import left_out_slope, left_out_strengths
 
 
 def test_repr_tells_what_was_fitted(fitted, context_fit):
@@ -178,50 +179,61 @@ def test_posterior_of_unseen_responses_is_a_gaussian_process(fitted, unseen):
         distance = np.linalg.norm(left[:, None] - right[None], axis=-1)
         return np.exp(-((distance / fitted.kernel.length_scale) ** fitted.kernel.power))
 
+    learned = fitted._strengths
+    response, response_scale = (
+        parameters[name].to_numpy().astype(float) / learned.length[:, None] / learned.size
+        for name in ("response", "response_scale")
+    )
     mean, scale, on_target, on_target_scale = fitted._posterior(unseen[:5])
-    for k, rho in enumerate(parameters["explained_share"].to_numpy().astype(float)):
+    for k, rho in enumerate(learned.share):
         inverse = np.linalg.inv(rho * kernel(train, train) + (1 - rho) * np.eye(len(train)))
         weights = rho * kernel(new, train) @ inverse
-        variance = np.diag(weights @ np.diag(parameters["response_scale"].to_numpy()[:, k] ** 2) @ weights.T)
+        variance = np.diag(weights @ np.diag(response_scale[:, k] ** 2) @ weights.T)
         variance = variance + 1 - rho * np.diag(weights @ kernel(train, new))
-        np.testing.assert_allclose(mean[:, k], weights @ parameters["response"].to_numpy()[:, k], rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(scale[:, k], np.sqrt(variance), rtol=1e-3)
-    np.testing.assert_array_equal(on_target, np.tile(parameters["tilt_mean"], (5, 1)))
-    np.testing.assert_array_equal(on_target_scale, np.tile(parameters["tilt_scale"], (5, 1)))
+        told = learned.slope * learned.size[k] * weights @ response[:, k]
+        np.testing.assert_allclose(mean[:, k], told, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(scale[:, k], learned.size[k] * np.sqrt(variance), rtol=1e-3)
+    np.testing.assert_allclose(on_target, np.tile(parameters["tilt_mean"], (5, 1)))
+    np.testing.assert_allclose(on_target_scale, np.tile(parameters["tilt_scale"], (5, 1)))
 
 
 def test_draws_follow_the_posterior(fitted, unseen):
     labels = [fitted.perturbations[5], unseen[0]]
     prediction = fitted.predict(labels, num_draws=4000)
     mean, scale, tilt, tilt_scale = fitted._posterior(labels)
-    # That of an unseen perturbation has the strengths of those left out; one that was seen is known by its own cells.
+    # That of an unseen perturbation has a strength of those left out; one that was seen is known by its own cells.
     relative, expected = fitted._strengths_of(labels)
     strengths = expected[1] * relative
-    scale = scale * np.array([1, np.sqrt((strengths**2).mean())])[:, None]
-    for drawn, m, s in [(prediction.response, mean, scale), (prediction.on_target, tilt, tilt_scale)]:
-        assert (abs(drawn.mean(axis=0) - m) < 5 * s / np.sqrt(4000)).all()
-        np.testing.assert_allclose(drawn.std(axis=0), s, rtol=0.08)
-    # One strength moves all factors of a draw.
-    size = ((prediction.response[:, 1] - mean[1]) / scale[1]) ** 2
-    expected = np.var(strengths**2) / np.mean(strengths**2) ** 2
-    assert np.cov(size.T)[0, 1] == pytest.approx(expected, abs=0.25)
+    first, second = np.array([1, strengths.mean()])[:, None], np.array([1, (strengths**2).mean()])[:, None]
+    sd = np.sqrt(second * (mean**2 + scale**2) - (first * mean) ** 2)
+    drawn = prediction.response
+    assert (abs(drawn.mean(axis=0) - first * mean) < 5 * sd / np.sqrt(4000)).all()
+    np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.1)
+    assert (abs(prediction.on_target.mean(axis=0) - tilt) < 5 * tilt_scale / np.sqrt(4000)).all()
+    np.testing.assert_allclose(prediction.on_target.std(axis=0), tilt_scale, rtol=0.08)
+    # One strength moves all factors of a draw: squares of two factors, each of mean m2, have E s⁴ / (E s²)² m2 m2'.
+    squares = drawn[:, 1].astype(float) ** 2 / (mean[1] ** 2 + scale[1] ** 2)
+    assert np.mean(squares[:, 0] * squares[:, 1]) == pytest.approx((strengths**4).mean(), rel=0.25)
 
 
-def test_strengths_are_errors_of_leaving_one_out(context_fit):
+def test_strengths_are_those_of_leaving_one_out(context_fit):
+    """Against dense matrices without the row and column of the one left out."""
     parameters = context_fit.parameters
     vectors, values = parameters["eigenvectors"].to_numpy().astype(float), parameters["eigenvalues"].to_numpy()
-    kernel, squares = (vectors * values) @ vectors.T, []
-    for k, rho in enumerate(parameters["explained_share"].to_numpy().astype(float)):
+    kernel, learned = (vectors * values) @ vectors.T, context_fit._strengths
+    m, s = (parameters[name].to_numpy().astype(float) / learned.size for name in ("response", "response_scale"))
+    told, variance = np.empty_like(m), np.empty_like(m)
+    for k, rho in enumerate(learned.share):
         covariance = rho * kernel + (1 - rho) * np.eye(len(kernel))
-        m, s = (parameters[name].to_numpy()[:, k].astype(float) for name in ("response", "response_scale"))
         for p in range(len(kernel)):
             others = np.arange(len(kernel)) != p
             weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[p, others])
-            variance = 1 - weights @ covariance[p, others]
-            squares.append(((m[p] - weights @ m[others]) ** 2 + s[p] ** 2) / variance)
-    squares = np.reshape(squares, (-1, len(kernel)))
-    degrees = 1 - len(squares) / len(kernel)
-    expected = np.sqrt(context_fit._factor_weight @ squares / degrees)
+            told[p, k] = weights @ (m[others, k] / learned.length[others])
+            variance[p, k] = 1 - weights @ covariance[p, others]
+    weight = context_fit._factor_weight
+    slope = left_out_slope(m, told, variance, weight)
+    assert learned.slope == pytest.approx(slope, rel=1e-4)
+    expected = left_out_strengths(m, s, slope * told, variance, weight)
     np.testing.assert_allclose(context_fit.strengths, expected, rtol=1e-4)
 
 

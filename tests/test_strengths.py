@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.optimize import minimize_scalar
+from scipy.stats import multivariate_normal, norm
 
-from distpert.strengths import expected_strengths, left_out_strengths
+from distpert.strengths import (
+    SLOPE_SCALE,
+    TEMPER,
+    expected_strengths,
+    learn_strengths,
+    left_out_slope,
+    left_out_strengths,
+    tempering,
+)
 from distpert.warm_start import explained_variance
 
 
@@ -18,10 +27,87 @@ def relatives():
     return truth[:40], kernel[:40, :40], kernel[40:, :40], truth[40:]
 
 
-def test_left_out_strengths_by_hand():
-    error, variance = np.array([[4.0, 1.0], [1.0, 9.0], [0.0, 2.0], [1.0, 1.0]]), np.full((4, 2), [1.0, 0.5])
-    expected = [np.sqrt(2 * (0.75 * e[0] + 0.25 * e[1] / 0.5)) for e in error]  # 2 factors of 4 perturbations
-    np.testing.assert_allclose(left_out_strengths(error, variance, np.array([0.75, 0.25])), expected)
+@pytest.fixture(scope="module")
+def told():
+    """What others tell of 40 responses in 3 factors, with weights of the factors."""
+    rng = np.random.default_rng(3)
+    response, mean = rng.normal(size=(2, 40, 3))
+    variance, scale = rng.uniform(0.2, 1, (2, 40, 3))
+    return response, 0.3 * scale, 0.5 * mean, variance, np.array([0.6, 0.3, 0.1])
+
+
+def test_tempering_by_hand():
+    response = np.array([[3.0, 0.0], [0.0, 4.0], [1.0, 2.0]])
+    length = np.array([0.75 * 9, 0.25 * 16, 0.75 + 0.25 * 4]) ** (TEMPER / 2)
+    np.testing.assert_allclose(tempering(response, np.array([0.75, 0.25])), length / np.cbrt(length.prod()))
+
+
+def test_a_response_of_zero_stays():
+    length = tempering(np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([0.5, 0.5]))
+    assert np.isfinite(length).all()
+    assert (length > 0).all()
+
+
+def test_slope_is_a_regression_with_a_prior(told):
+    """Least squares with the prior as one more observation, of all factors' worth where the weights are equal."""
+    response, _, mean, variance, _ = told
+    x = np.append((mean / np.sqrt(variance)).ravel(), 1 / SLOPE_SCALE)
+    y = np.append((response / np.sqrt(variance)).ravel(), 1 / SLOPE_SCALE)
+    expected = np.linalg.lstsq(x[:, None], y)[0][0]
+    assert left_out_slope(response, mean, variance, np.full(3, 1 / 3)) == pytest.approx(expected)
+
+
+def test_slope_where_nothing_is_told(told):
+    response, _, _, variance, weight = told
+    assert left_out_slope(response, np.zeros((40, 3)), variance, weight) == 1
+
+
+def test_slope_of_many():
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=(5000, 2))
+    response = 1.4 * mean + rng.normal(size=mean.shape)
+    assert left_out_slope(response, mean, np.ones_like(mean), np.array([0.7, 0.3])) == pytest.approx(1.4, abs=0.03)
+
+
+def test_strengths_have_the_greatest_likelihood(told):
+    response, scale, mean, variance, weight = told
+    strengths = left_out_strengths(response, scale, mean, variance, weight)
+    for p in (0, 11, 39):
+        sd = np.sqrt(variance[p] * (1 - 3 / 40))
+
+        def loss(log_s, p=p, sd=sd):
+            s = np.exp(log_s)
+            # E log Normal(z | s m, s² v) for z ~ Normal(response, scale²)
+            expected = norm(s * mean[p], s * sd).logpdf(response[p]) - scale[p] ** 2 / (2 * (s * sd) ** 2)
+            return -weight @ expected
+
+        best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
+        assert strengths[p] == pytest.approx(np.exp(best.x), rel=1e-5)
+
+
+def test_strengths_are_found_again():
+    """Responses of known strengths in many factors, with errors as small as loadings fitted to them make them."""
+    rng = np.random.default_rng(1)
+    truth = np.exp(rng.normal(0, 0.5, 4000))
+    mean, variance = rng.normal(size=(4000, 300)), rng.uniform(0.5, 1, (4000, 300))
+    response = truth[:, None] * (mean + np.sqrt(variance * (1 - 300 / 4000)) * rng.normal(size=mean.shape))
+    found = left_out_strengths(response, np.zeros_like(mean), mean, variance, np.full(300, 1 / 300))
+    assert np.corrcoef(np.log(found), np.log(truth))[0, 1] > 0.99
+    assert np.mean(found / truth) == pytest.approx(1, abs=0.005)
+
+
+def test_what_is_learned_does_not_depend_on_units(told):
+    """Factors measured in other units give the same strengths, and the responses told are in those units."""
+    response, scale, _, _, weight = told
+    points = np.random.default_rng(4).normal(size=(40, 2))
+    values, vectors = np.linalg.eigh(np.exp(-((points[:, None] - points) ** 2).sum(axis=-1)))
+    one = learn_strengths(response, scale, values, vectors, weight)
+    other = learn_strengths(7 * response, 7 * scale, values, vectors, weight)
+    np.testing.assert_allclose(other.strength, one.strength)
+    np.testing.assert_allclose(other.size, 7 * one.size)
+    assert other.slope == pytest.approx(one.slope)
+    tempered = response / one.length[:, None] / one.size
+    np.testing.assert_allclose((tempered**2).mean(axis=0), 1)
 
 
 def test_expected_strengths_are_those_of_the_conditional_normal(relatives):

@@ -343,16 +343,35 @@ def test_variants_change_what_they_say(scripts, small):
     def fitted(**changes):
         return selection.Changed(num_draws=5, **changes).fit(histograms, embeddings)
 
-    default = fitted().fitted
+    default = fitted().result.fitted
     plain = distpert.fit(histograms, embeddings, progress_bar=False)
     xr.testing.assert_identical(default.parameters, plain.parameters)
-    assert fitted(length_factor=0.5).fitted.kernel.length_scale == pytest.approx(default.kernel.length_scale / 2)
-    assert {fitted(powers=(power,)).fitted.kernel.power for power in (1.0, 2.0)} == {1.0, 2.0}
+    assert fitted(length_factor=0.5).result.fitted.kernel.length_scale == pytest.approx(default.kernel.length_scale / 2)
+    assert {fitted(powers=(power,)).result.fitted.kernel.power for power in (1.0, 2.0)} == {1.0, 2.0}
     assert default.tilts.any()
-    assert not fitted(tilts=False).fitted.tilts.any()
-    changed = fitted(strengths=False)
-    assert changed.fitted.strengths.tolist() == [1]
-    assert changed.predict(small.truth["perturbation"].to_numpy()[-1]).num_draws == 5
+    assert not fitted(tilts=False).predict(small.truth["perturbation"].to_numpy()[-1]).fit.tilts.any()
+    label = small.truth["perturbation"].to_numpy()[-1]
+    plain_response = plain.predict(label, num_draws=5, progress_bar=False).response
+    np.testing.assert_array_equal(fitted().predict(label).response, plain_response)
+    told = [
+        fitted(**changes).predict(label)
+        for changes in (
+            {"strengths": False},
+            {"strengths": "any"},
+            {"slope": False},
+            {"temper": 0.0},
+            {"linear": 0.3},
+            {"basis": 2},
+            {"penetrance": 0.5},
+        )
+    ]
+    for prediction in told:
+        assert np.isfinite(prediction.response).all()
+        assert (prediction.response != plain_response).any()
+    assert told[0].fit.strengths.tolist() == [1] * len(plain.perturbations)
+    # Half of the cells are as the controls: no bin has less than half of their share.
+    control = np.exp(plain.log_control[0])
+    assert (told[-1].histogram().to_numpy()[0] > 0.499 * control).all()
     again = distpert.fit(histograms, embeddings, progress_bar=False)  # nothing is left changed
     xr.testing.assert_identical(again.parameters, plain.parameters)
     assert again.tilts.any()

@@ -8,56 +8,184 @@ the same call goes on where it was interrupted.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from unittest.mock import patch
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from report import HALVES, differences, mean_scores, without_artefacts
 from screens import AUTO, open_screen
 
 import distpert
-from distpert import fitted, fitting, kernels
+from distpert import fitted, fitting, inference, kernels, strengths
+from distpert import model as model_module
 from distpert.cross_validation import Distpert
 from distpert.cross_validation_models import DistpertFit
+from distpert.design import on_target_tilts
+from distpert.draws import Block
 from distpert.embeddings import Embeddings
 from distpert.histograms import Histograms
 from distpert.inference import Optimisation
 from distpert.kernels import Kernel
 from distpert.model import Priors
+from distpert.prediction import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changed:
-    """The model with something else in place of what is no setting of it, while it fits.
+    """The model with something else in place of what is no setting of it, while it fits and predicts.
 
     ``length_factor`` multiplies the length scale that the marginal likelihood chooses; ``powers`` are the kernel's that
-    it may choose from; without ``tilts`` perturbed genes are as other genes; without ``strengths`` the responses of
-    unseen perturbations are normal.
+    it may choose from; ``linear`` adds a linear kernel of that share, a linear mean function; ``basis`` leaves shifts
+    only so many directions along the bins of a gene; ``penetrance`` is the share of cells that respond; without
+    ``tilts`` perturbed genes are as other genes; ``temper`` is how much of their length is divided out of responses;
+    without ``slope`` it is one; without ``strengths`` the responses of unseen perturbations are normal; with
+    ``strengths`` of ``"any"`` they do not follow the embedding.
     """
 
     num_draws: int
     length_factor: float = 1.0
     powers: tuple[float, ...] = kernels.POWERS
+    linear: float = 0.0
+    basis: int | None = None
+    penetrance: float = 1.0
     tilts: bool = True
-    strengths: bool = True
+    temper: float = strengths.TEMPER
+    slope: bool = True
+    strengths: bool | str = True
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> DistpertFit:
+    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> "ChangedFit":
+        with self.made():
+            result = Distpert(num_draws=self.num_draws).fit(histograms, embeddings, seed=seed)
+        return ChangedFit(result, self)
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Make the changes, and take them back."""
         with ExitStack() as changes:
-            changes.enter_context(patch.object(kernels, "POWERS", self.powers))
+
+            def change(module: object, name: str, value: object) -> None:
+                changes.enter_context(patch.object(module, name, value))
+
+            change(kernels, "POWERS", self.powers)
+            change(strengths, "TEMPER", self.temper)
             if self.length_factor != 1:
-                choose = scaled(fitting.choose_kernel, self.length_factor)
-                changes.enter_context(patch.object(fitting, "choose_kernel", choose))
+                change(fitting, "choose_kernel", scaled(fitting.choose_kernel, self.length_factor))
+            if self.linear:
+                between = with_linear(kernels.kernel_between, self.linear)
+                for module in (kernels, fitted):
+                    change(module, "kernel_between", between)
+            if self.basis or self.penetrance < 1:
+                inference._compile.cache_clear()  # what is compiled holds the story as it was
+                changes.callback(inference._compile.cache_clear)
+                story = model_module.shifted_logits
+                story = on_a_basis(story, self.basis) if self.basis else story
+                story = in_a_share(story, self.penetrance) if self.penetrance < 1 else story
+                change(model_module, "shifted_logits", story)
             if not self.tilts:
                 for module in (fitting, fitted):
-                    changes.enter_context(patch.object(module, "on_target_tilts", no_tilts(module.on_target_tilts)))
-            result = Distpert(num_draws=self.num_draws).fit(histograms, embeddings, seed=seed)
-            result.fitted.tilts  # noqa: B018 - cached here, as predictions come after the change has been taken back
-        if not self.strengths:
-            vars(result.fitted)["strengths"] = np.ones(1)  # in place of the cached property
-        return result
+                    change(module, "on_target_tilts", no_tilts(on_target_tilts))
+            if not self.slope:
+                change(strengths, "left_out_slope", lambda *_: 1.0)
+            if not self.strengths:
+                change(strengths, "left_out_strengths", lambda response, *_: np.ones(len(response)))
+            if self.strengths == "any":
+                change(fitted, "expected_strengths", typical)
+            yield
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedFit:
+    """A fit that predicts under the changes that it was made with."""
+
+    result: DistpertFit
+    changed: Changed
+
+    def predict(
+        self, perturbations: str | Sequence[str], *, context: str | Sequence[str] | None = None, seed: int = 0
+    ) -> Prediction:
+        result, changed = self.result, self.changed
+        with changed.made():
+            result.fitted.tilts  # noqa: B018 - cached here, as histograms are made after the changes are taken back
+            prediction = result.predict(perturbations, context=context, seed=seed)
+        if changed.basis:
+            fit = prediction.fit
+            loading = projected(fit.parameters["loading"].to_numpy(), fit.log_control, changed.basis)
+            parameters = fit.parameters.assign(loading=(fit.parameters["loading"].dims, np.asarray(loading)))
+            prediction = replace(prediction, fit=replace(fit, parameters=parameters))
+        if changed.penetrance < 1:
+            of = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+            prediction = PartlyResponding(**of, penetrance=changed.penetrance)
+        return prediction
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PartlyResponding(Prediction):
+    """A prediction of which only a share of the cells responds."""
+
+    penetrance: float = field(default=1.0, kw_only=True)
+
+    def _probs(self, block: Block) -> np.ndarray:
+        context = self.fit.contexts.index(self.contexts[block.context])
+        control = np.exp(self.fit.log_control[context, block.genes])
+        return (1 - self.penetrance) * control + self.penetrance * super()._probs(block)
+
+
+def on_a_basis(shifted_logits: Callable, n_directions: int) -> Callable:
+    """Project the loadings of each gene."""
+
+    def shifted(design, perturbation, context, common, loading, response, on_target):
+        loading = projected(loading, design.log_control, n_directions)
+        return shifted_logits(design, perturbation, context, common, loading, response, on_target)
+
+    return shifted
+
+
+def projected(loading: np.ndarray, log_control: np.ndarray, n_directions: int) -> jax.Array:
+    """Loadings (factor, gene, bin) as polynomials in the ranks of bins among the control cells, by least squares."""
+    histogram = jnp.exp(jnp.asarray(log_control)).mean(axis=0)
+    rank = 2 * histogram.cumsum(axis=-1) - histogram - 1
+    powers = rank[..., None] ** jnp.arange(n_directions + 1)
+    weighted = powers * histogram[..., None]
+    gram = jnp.einsum("gbj,gbk->gjk", powers, weighted) + 1e-5 * jnp.eye(n_directions + 1)
+    coefficients = jnp.linalg.solve(gram[None], jnp.einsum("gbj,kgb->kgj", weighted, loading)[..., None])
+    return jnp.einsum("gbj,kgj->kgb", powers, coefficients[..., 0])
+
+
+def in_a_share(shifted_logits: Callable, penetrance: float) -> Callable:
+    """Mix with the control histogram."""
+
+    def shifted(design, perturbation, context, *parameters):
+        logits = shifted_logits(design, perturbation, context, *parameters)
+        responding = jax.nn.log_softmax(logits) + np.log(penetrance)
+        return jnp.logaddexp(responding, jnp.asarray(design.log_control)[context] + np.log1p(-penetrance))
+
+    return shifted
+
+
+def with_linear(kernel_between: Callable, share: float) -> Callable:
+    """Give a share of the kernel to the cosine of embeddings."""
+
+    def between(left, right, embeddings, kernel):
+        rough = kernel_between(left, right, embeddings, kernel)
+        return (1 - share) * rough + share * kernel_between(left, right, embeddings, cosine)
+
+    return between
+
+
+def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    left, right = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (left, right))
+    return left @ right.T
+
+
+def typical(values: np.ndarray, eigenvalues: np.ndarray, eigenvectors: np.ndarray, cross: np.ndarray) -> tuple:
+    """Expect of each the geometric mean."""
+    mean = np.exp(np.log(values).mean())
+    return np.full(len(values), mean), np.full(len(cross), mean)
 
 
 def scaled(choose_kernel: Callable, factor: float) -> Callable:
@@ -102,7 +230,16 @@ def variants(num_draws: int) -> list[tuple[str, Distpert | Changed]]:
         ("rough-kernel-alone", Changed(num_draws=num_draws, powers=(1.0,))),
         ("smooth-kernel-alone", Changed(num_draws=num_draws, powers=(2.0,))),
         ("no-on-target-tilt", Changed(num_draws=num_draws, tilts=False)),
-        ("no-heavy-tails", Changed(num_draws=num_draws, strengths=False)),
+        ("linear-kernel-added", Changed(num_draws=num_draws, linear=0.3)),
+        ("2-directions-along-bins", Changed(num_draws=num_draws, basis=2)),
+        ("4-directions-along-bins", Changed(num_draws=num_draws, basis=4)),
+        ("0.7-of-cells-respond", Changed(num_draws=num_draws, penetrance=0.7)),
+        ("untempered", Changed(num_draws=num_draws, temper=0.0)),
+        ("tempered-to-directions", Changed(num_draws=num_draws, temper=1.0)),
+        ("slope=1", Changed(num_draws=num_draws, slope=False)),
+        ("strengths-without-embedding", Changed(num_draws=num_draws, strengths="any")),
+        ("no-strengths", Changed(num_draws=num_draws, strengths=False)),
+        ("normal-responses", Changed(num_draws=num_draws, temper=0.0, slope=False, strengths=False)),
     ]
 
 
