@@ -29,7 +29,7 @@ from distpert.plots import plot_coverage, plot_pit
 from distpert.screen import read_screen
 from distpert.splits import Fold, split_perturbations
 
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975)
+LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975)
 SHOWN = [0.5, 0.8, 0.9, 0.95]
 POSTERIOR, DIRICHLET = "distpert", "dirichlet_alone"
 
