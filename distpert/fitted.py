@@ -300,8 +300,9 @@ class Fit:
 
     @cached_property
     def _doubles(self) -> dict[str, NDArray[np.float64]]:
-        """Parameters in double precision."""
-        return {str(name): array.to_numpy().astype(np.float64) for name, array in self.parameters.items()}
+        """Parameters that are not of genes, in double precision."""
+        small = {str(name): array for name, array in self.parameters.items() if "gene" not in array.dims}
+        return {name: array.to_numpy().astype(np.float64) for name, array in small.items()}
 
     @cached_property
     def _strengths(self) -> Strengths:
