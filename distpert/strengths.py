@@ -13,6 +13,7 @@ from distpert.warm_start import explained_variance
 
 TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
 SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
+SLOPE_STEPS = 20  # slope and strengths are maximised in turn; more steps change neither
 
 
 class Strengths(NamedTuple):
@@ -69,8 +70,10 @@ def learn_strengths(
     tempered, response, response_scale = tempered / size, response / size, response_scale / size
     share, _ = explained_variance(tempered, eigenvalues, eigenvectors)
     mean, variance = leave_one_out(share, eigenvalues, eigenvectors, tempered)
-    slope = left_out_slope(response, mean, variance, weight)
-    strength = left_out_strengths(response, response_scale, slope * mean, variance, weight)
+    slope = 1.0
+    for _ in range(SLOPE_STEPS):
+        strength = left_out_strengths(response, response_scale, slope * mean, variance, weight)
+        slope = left_out_slope(response / strength[:, None], mean, variance, weight)
     return Strengths(size, length, share, slope, strength)
 
 
@@ -96,14 +99,13 @@ def left_out_slope(
     variance: Float[np.ndarray, "perturbation factor"],
     weight: Float[np.ndarray, " factor"],
 ) -> float:
-    r"""Slope of responses on what the others tell of them, with a prior Normal(1, 0.25²).
+    r"""Slope of responses of strength one on what the others tell of them, with a prior Normal(1, 0.25²).
 
     .. math::
         b = \frac{\tau + K \sum_{pk} w_k z_{pk} \mu_{pk} / \sigma_{pk}^2}
                  {\tau + K \sum_{pk} w_k \mu_{pk}^2 / \sigma_{pk}^2}, \qquad \tau = 0.25^{-2}
 
-    It is above one where relatives of strong perturbations are strong: tempered responses then tell too little of them.
-    What a small screen has to say moves it little.
+    ``response`` are the responses divided by their strengths. What a small screen has to say moves it little.
     """
     n_factors, precision = len(weight), SLOPE_SCALE**-2
     told = n_factors * ((mean * response / variance) @ weight).sum()

@@ -231,10 +231,11 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
             told[p, k] = weights @ (m[others, k] / learned.length[others])
             variance[p, k] = 1 - weights @ covariance[p, others]
     weight = context_fit._factor_weight
-    slope = left_out_slope(m, told, variance, weight)
-    assert learned.slope == pytest.approx(slope, rel=1e-4)
-    expected = left_out_strengths(m, s, slope * told, variance, weight)
+    # Each is the best given the other.
+    expected = left_out_strengths(m, s, learned.slope * told, variance, weight)
     np.testing.assert_allclose(context_fit.strengths, expected, rtol=1e-4)
+    slope = left_out_slope(m / context_fit.strengths[:, None], told, variance, weight)
+    assert learned.slope == pytest.approx(slope, rel=1e-4)
 
 
 def test_seed_of_the_prediction(fitted):
