@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distpert.design import base_histograms, observed_controls, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings
-from distpert.gaussian_process import leave_one_out, predict_normal
+from distpert.gaussian_process import leave_one_out
 from distpert.histograms import Histograms
 from distpert.kernels import Kernel, kernel_between
 from distpert.labels import listed
@@ -21,7 +21,7 @@ from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
 from distpert.prior_prediction import PriorPrediction, sample_prior
 from distpert.requested import requested_contexts, requested_labels
-from distpert.strengths import Strengths, expected_strengths, learn_strengths
+from distpert.unseen import Kernels, Unseen, learn_unseen, null_response
 
 if TYPE_CHECKING:
     import os
@@ -138,12 +138,10 @@ class Fit:
     def strengths(self) -> NDArray[np.float64]:
         """How strongly each training perturbation responds, given what the others tell of it (perturbation,).
 
-        About one for all if responses were normal; but some perturbations do much and many do little. The response of
-        an unseen one is that of a normal distribution times a strength drawn from these, as far as they do not follow
-        the embedding: a scale mixture (Andrews & Mallows 1974) with the mixing distribution that the screen shows. See
-        `distpert.strengths`.
+        About one for all if responses were normal; but some perturbations do much and many do little. See
+        `distpert.unseen` for how the response of an unseen one is drawn.
         """
-        return self._strengths.strength
+        return self._unseen.strength
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
@@ -226,23 +224,23 @@ class Fit:
         contexts = requested_contexts(context, self.histograms)
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, not {num_draws}")
-        response, response_scale, on_target, on_target_scale = self._posterior(labels)
-        n_factors, n_tilts = response.shape[1], on_target.shape[1]
-        seen = set(self.perturbations)
-        relative, expected = self._strengths_of(labels)
-        draws = np.empty((num_draws, len(labels), n_factors + n_tilts))
-        strength = np.ones((num_draws, len(labels), 1))
+        response = np.empty((num_draws, len(labels), self.parameters.sizes["factor"]), np.float32)
+        on_target = np.empty((num_draws, len(labels), self.parameters.sizes["tilt"]), np.float32)
+        told = self._unseen_told([label for label in labels if label not in self.perturbations])
         for i, label in enumerate(labels):
             rng = np.random.default_rng([seed, crc32(label.encode())])
-            draws[:, i] = rng.standard_normal((num_draws, n_factors + n_tilts))
-            if label not in seen:
-                strength[:, i, 0] = expected[i] * rng.choice(relative, num_draws)
+            if label in told:
+                response[:, i] = self._unseen.draw(rng, *told[label], num_draws)
+            else:
+                response[:, i] = self._draw_seen(rng, label, num_draws)
+            mean, scale = self._tilt(label)
+            on_target[:, i] = mean + scale * rng.standard_normal((num_draws, len(mean)))
         return Prediction(
             fit=self,
             perturbations=labels,
             contexts=contexts,
-            response=(strength * (response + response_scale * draws[..., :n_factors])).astype(np.float32),
-            on_target=(on_target + on_target_scale * draws[..., n_factors:]).astype(np.float32),
+            response=response,
+            on_target=on_target,
             seed=seed,
             progress_bar=progress_bar,
         )
@@ -305,14 +303,20 @@ class Fit:
         return {name: array.to_numpy().astype(np.float64) for name, array in small.items()}
 
     @cached_property
-    def _strengths(self) -> Strengths:
-        return learn_strengths(
-            self._doubles["response"],
-            self._doubles["response_scale"],
-            self._doubles["eigenvalues"],
-            self._doubles["eigenvectors"],
-            self._factor_weight,
+    def _unseen(self) -> Unseen:
+        parameters, is_control = self._doubles, self._groups[-1]
+        origin = null_response(
+            self.parameters["common"].to_numpy(),
+            self.parameters["loading"].to_numpy(),
+            np.exp(self.log_control),
+            int(self.histograms.n_cells.to_numpy()[is_control].sum()),
         )
+        weight = self._factor_weight
+        return learn_unseen(parameters["response"], parameters["response_scale"], self._kernels, weight, origin)
+
+    @property
+    def _kernels(self) -> Kernels:
+        return Kernels(self._doubles["eigenvalues"], self._doubles["eigenvectors"])
 
     @property
     def _factor_weight(self) -> NDArray[np.float64]:
@@ -339,34 +343,23 @@ class Fit:
         names = zip(dataset["perturbation"].to_numpy(), dataset["context"].to_numpy(), strict=True)
         return {(str(label), str(context)): row for row, (label, context) in enumerate(names)}
 
-    def _strengths_of(self, labels: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Strengths (perturbation,) relative to what embeddings tell of them, and what they tell of labels (label,)."""
+    def _unseen_told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, NDArray]]:
+        """Mean and deviation (factor,) of the response of each unseen label, and its strengths, for `Unseen.draw`."""
+        parameters, kernels = self._doubles, self._kernels
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
-        eigenvalues, eigenvectors = self._doubles["eigenvalues"], self._doubles["eigenvectors"]
-        left_out, expected = expected_strengths(self.strengths, eigenvalues, eigenvectors, cross)
-        return self.strengths / left_out, expected
+        told = self._unseen.told(parameters["response"], parameters["response_scale"], kernels, cross)
+        return dict(zip(labels, zip(*told, self._unseen.strengths_of(kernels, cross), strict=True), strict=True))
 
-    def _posterior(self, labels: Sequence[str]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-        """Means and standard deviations of the responses (label, factor) and tilts (label, tilt).
+    def _draw_seen(self, rng: np.random.Generator, label: str, num_draws: int) -> NDArray[np.float64]:
+        """Draw the response (draw, factor) of a training perturbation."""
+        row = self.perturbations.index(label)
+        mean, scale = self._doubles["response"][row], self._doubles["response_scale"][row]
+        return mean + scale * rng.standard_normal((num_draws, len(mean)))
 
-        Of unseen perturbations, responses are those of strength one.
-        """
+    def _tilt(self, label: str) -> tuple[NDArray, NDArray]:
+        """Mean and standard deviation (tilt,) of the tilt of a perturbed gene."""
         parameters = self._doubles
-        unseen = [i for i, label in enumerate(labels) if label not in self.perturbations]
-        rows = [self.perturbations.index(label) if label in self.perturbations else 0 for label in labels]
-        response, response_scale = parameters["response"][rows], parameters["response_scale"][rows]
-        on_target, on_target_scale = parameters["on_target"][rows], parameters["on_target_scale"][rows]
-        if unseen:
-            learned = self._strengths
-            divisor = learned.length[:, None] * learned.size
-            mean, scale = predict_normal(
-                learned.share,
-                parameters["eigenvalues"],
-                parameters["eigenvectors"],
-                kernel_between([labels[i] for i in unseen], self.perturbations, self.embeddings, self.kernel),
-                parameters["response"] / divisor,
-                parameters["response_scale"] / divisor,
-            )
-            response[unseen], response_scale[unseen] = learned.slope * learned.size * mean, learned.size * scale
-            on_target[unseen], on_target_scale[unseen] = parameters["tilt_mean"], parameters["tilt_scale"]
-        return response, response_scale, on_target, on_target_scale
+        if label not in self.perturbations:
+            return parameters["tilt_mean"], parameters["tilt_scale"]
+        row = self.perturbations.index(label)
+        return parameters["on_target"][row], parameters["on_target_scale"][row]

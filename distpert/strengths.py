@@ -2,79 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from distpert.gaussian_process import leave_one_out
 from distpert.warm_start import explained_variance
 
 TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
 SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
-SLOPE_STEPS = 20  # slope and strengths are maximised in turn; more steps change neither
-
-
-class Strengths(NamedTuple):
-    r"""What leaving out each training perturbation in turn tells of unseen ones.
-
-    The story of a response z in factors of unit size,
-
-    .. math:: z_{pk} / d_k \sim \mathrm{Normal}(s_p \, b \, \mu_{pk}, \; s_p^2 \sigma_{pk}^2),
-
-    with :math:`\mu` and :math:`\sigma` told by a Gaussian process on tempered responses :math:`z_{pk} / (d_k t_p)`.
-
-    Attributes
-    ----------
-    size
-        (factor,) the size d of each factor: root mean square of its tempered responses.
-    length
-        (perturbation,) the lengths t, see `tempering`.
-    share
-        (factor,) of the variance of tempered responses that follows the embedding.
-    slope
-        The slope b, see `left_out_slope`.
-    strength
-        (perturbation,) the strengths s, see `left_out_strengths`.
-    """
-
-    size: NDArray[np.float64]
-    length: NDArray[np.float64]
-    share: NDArray[np.float64]
-    slope: float
-    strength: NDArray[np.float64]
-
-
-def learn_strengths(
-    response: Float[np.ndarray, "perturbation factor"],
-    response_scale: Float[np.ndarray, "perturbation factor"],
-    eigenvalues: Float[np.ndarray, " perturbation"],
-    eigenvectors: Float[np.ndarray, "perturbation perturbation"],
-    weight: Float[np.ndarray, " factor"],
-) -> Strengths:
-    """Learn from training perturbations how unseen ones may respond.
-
-    Parameters
-    ----------
-    response, response_scale
-        (perturbation, factor) posterior means and standard deviations.
-    eigenvalues, eigenvectors
-        Of the kernel between training perturbations; its diagonal is one.
-    weight
-        (factor,) weights that sum to one.
-    """
-    length = tempering(response, weight)
-    tempered = response / length[:, None]
-    size = np.sqrt((tempered**2).mean(axis=0))
-    tempered, response, response_scale = tempered / size, response / size, response_scale / size
-    share, _ = explained_variance(tempered, eigenvalues, eigenvectors)
-    mean, variance = leave_one_out(share, eigenvalues, eigenvectors, tempered)
-    slope = 1.0
-    for _ in range(SLOPE_STEPS):
-        strength = left_out_strengths(response, response_scale, slope * mean, variance, weight)
-        slope = left_out_slope(response / strength[:, None], mean, variance, weight)
-    return Strengths(size, length, share, slope, strength)
 
 
 def tempering(
@@ -124,13 +59,10 @@ def left_out_strengths(
 
     With a weight on each factor, the maximum over s of
 
-    .. math::
-        \sum_k w_k \, E \log \mathrm{Normal}(z_{pk} \mid s \mu_{pk}, \; s^2 v_{pk}), \qquad
-        v_{pk} = (1 - K / P) \, \sigma_{pk}^2
+    .. math:: \sum_k w_k \, E \log \mathrm{Normal}(z_{pk} \mid s \mu_{pk}, \; s^2 \sigma_{pk}^2)
 
-    is the positive root of :math:`s^2 + B s - A`, :math:`A = \sum_k w_k E z_{pk}^2 / v_{pk}`, :math:`B = \sum_k w_k
-    E z_{pk} \mu_{pk} / v_{pk}`. The K loadings were fitted to the very P responses, which makes their errors too small;
-    1 - K / P allows for it as the degrees of freedom of a residual variance do.
+    is the positive root of :math:`s^2 + B s - A`, :math:`A = \sum_k w_k E z_{pk}^2 / \sigma_{pk}^2`,
+    :math:`B = \sum_k w_k E z_{pk} \mu_{pk} / \sigma_{pk}^2`.
 
     Parameters
     ----------
@@ -146,8 +78,6 @@ def left_out_strengths(
     ndarray, shape (perturbation,)
         About one for all if responses were normal.
     """
-    n_perturbations, n_factors = response.shape
-    variance = variance * (1 - n_factors / n_perturbations)
     a = ((response**2 + response_scale**2) / variance) @ weight
     b = (response * mean / variance) @ weight
     return (np.sqrt(b**2 + 4 * a) - b) / 2

@@ -5,6 +5,7 @@ import pytest
 
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.strengths import left_out_slope, left_out_strengths
+from distpert.unseen import SMOOTHING
 
 
 def test_repr_tells_what_was_fitted(fitted, context_fit):
@@ -169,9 +170,8 @@ def test_choice_of_contexts(context_fit):
     assert context_fit.predict("GENE1", context=("context1", "context0")).contexts == ("context1", "context0")
 
 
-def test_posterior_of_unseen_responses_is_a_gaussian_process(fitted, unseen):
+def test_unseen_responses_are_told_by_a_gaussian_process(fitted, unseen):
     """Against the textbook formula with dense matrices, for z at the training points known up to s."""
-    parameters = fitted.parameters
     train = fitted.embeddings.of(fitted.perturbations).astype(float)
     new = fitted.embeddings.of(unseen[:5]).astype(float)
 
@@ -179,63 +179,74 @@ def test_posterior_of_unseen_responses_is_a_gaussian_process(fitted, unseen):
         distance = np.linalg.norm(left[:, None] - right[None], axis=-1)
         return np.exp(-((distance / fitted.kernel.length_scale) ** fitted.kernel.power))
 
-    learned = fitted._strengths
-    response, response_scale = (
-        parameters[name].to_numpy().astype(float) / learned.length[:, None] / learned.size
-        for name in ("response", "response_scale")
-    )
-    mean, scale, on_target, on_target_scale = fitted._posterior(unseen[:5])
+    learned = fitted._unseen
+    divisor = learned.length[:, None] * learned.size
+    response, scale = (fitted.parameters[name].to_numpy().astype(float) for name in ("response", "response_scale"))
+    told = fitted._unseen_told(unseen[:5])
+    mean, deviation, _ = (np.array(values) for values in zip(*told.values(), strict=True))
     for k, rho in enumerate(learned.share):
+        tempered = ((response - learned.origin) / divisor)[:, k] - learned.centre[k]
         inverse = np.linalg.inv(rho * kernel(train, train) + (1 - rho) * np.eye(len(train)))
         weights = rho * kernel(new, train) @ inverse
-        variance = np.diag(weights @ np.diag(response_scale[:, k] ** 2) @ weights.T)
+        variance = np.diag(weights @ np.diag((scale / divisor)[:, k] ** 2) @ weights.T)
         variance = variance + 1 - rho * np.diag(weights @ kernel(train, new))
-        told = learned.slope * learned.size[k] * weights @ response[:, k]
-        np.testing.assert_allclose(mean[:, k], told, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(scale[:, k], learned.size[k] * np.sqrt(variance), rtol=1e-3)
-    np.testing.assert_allclose(on_target, np.tile(parameters["tilt_mean"], (5, 1)))
-    np.testing.assert_allclose(on_target_scale, np.tile(parameters["tilt_scale"], (5, 1)))
+        expected = learned.size[k] * (learned.mean[k] + learned.slope * weights @ tempered)
+        np.testing.assert_allclose(mean[:, k], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(deviation[:, k], learned.size[k] * np.sqrt(variance), rtol=1e-3)
 
 
-def test_draws_follow_the_posterior(fitted, unseen):
-    labels = [fitted.perturbations[5], unseen[0]]
-    prediction = fitted.predict(labels, num_draws=4000)
-    mean, scale, tilt, tilt_scale = fitted._posterior(labels)
-    # That of an unseen perturbation has a strength of those left out; one that was seen is known by its own cells.
-    relative, expected = fitted._strengths_of(labels)
-    strengths = expected[1] * relative
-    first, second = np.array([1, strengths.mean()])[:, None], np.array([1, (strengths**2).mean()])[:, None]
-    sd = np.sqrt(second * (mean**2 + scale**2) - (first * mean) ** 2)
-    drawn = prediction.response
-    assert (abs(drawn.mean(axis=0) - first * mean) < 5 * sd / np.sqrt(4000)).all()
-    np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.1)
-    assert (abs(prediction.on_target.mean(axis=0) - tilt) < 5 * tilt_scale / np.sqrt(4000)).all()
-    np.testing.assert_allclose(prediction.on_target.std(axis=0), tilt_scale, rtol=0.08)
-    # One strength moves all factors of a draw: squares of two factors, each of mean m2, have E s⁴ / (E s²)² m2 m2'.
-    squares = drawn[:, 1].astype(float) ** 2 / (mean[1] ** 2 + scale[1] ** 2)
-    assert np.mean(squares[:, 0] * squares[:, 1]) == pytest.approx((strengths**4).mean(), rel=0.25)
+def test_draws_of_seen_perturbations_follow_the_posterior(fitted):
+    parameters = fitted.parameters.sel(perturbation=[fitted.perturbations[5]])
+    prediction = fitted.predict(fitted.perturbations[5], num_draws=4000)
+    for name, drawn in (("response", prediction.response), ("on_target", prediction.on_target)):
+        mean, scale = parameters[name].to_numpy(), parameters[f"{name}_scale"].to_numpy()
+        assert (abs(drawn.mean(axis=0) - mean) < 5 * scale / np.sqrt(4000)).all()
+        np.testing.assert_allclose(drawn.std(axis=0), scale, rtol=0.08)
+
+
+def test_draws_of_unseen_perturbations(fitted, unseen):
+    """Moments of the smoothed bootstrap, in closed form."""
+    learned, n_draws = fitted._unseen, 80 * 250  # each training perturbation as often
+    mean, scale, strengths = fitted._unseen_told(unseen[:1])[unseen[0]]
+    prediction = fitted.predict(unseen[0], num_draws=n_draws)
+    drawn = prediction.response[:, 0].astype(float)
+    parts = np.sqrt(1 - SMOOTHING**2) * scale * learned.residual
+    expected = learned.origin + (strengths[:, None] * (mean + parts)).mean(axis=0)
+    noise = SMOOTHING**2 * scale**2 * (learned.residual**2).mean(axis=0)
+    second = (strengths[:, None] ** 2 * ((mean + parts) ** 2 + noise)).mean(axis=0)
+    sd = np.sqrt(second - (expected - learned.origin) ** 2)
+    assert (abs(drawn.mean(axis=0) - expected) < 5 * sd / np.sqrt(n_draws)).all()
+    np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.05)
+    tilt, tilt_scale = fitted.parameters["tilt_mean"].to_numpy(), fitted.parameters["tilt_scale"].to_numpy()
+    assert (abs(prediction.on_target.mean(axis=0) - tilt) < 5 * tilt_scale / np.sqrt(n_draws)).all()
+    np.testing.assert_allclose(prediction.on_target[:, 0].std(axis=0), tilt_scale, rtol=0.05)
 
 
 def test_strengths_are_those_of_leaving_one_out(context_fit):
     """Against dense matrices without the row and column of the one left out."""
     parameters = context_fit.parameters
     vectors, values = parameters["eigenvectors"].to_numpy().astype(float), parameters["eigenvalues"].to_numpy()
-    kernel, learned = (vectors * values) @ vectors.T, context_fit._strengths
-    m, s = (parameters[name].to_numpy().astype(float) / learned.size for name in ("response", "response_scale"))
+    kernel, learned = (vectors * values) @ vectors.T, context_fit._unseen
+    m = (parameters["response"].to_numpy().astype(float) - learned.origin) / learned.size
+    s = parameters["response_scale"].to_numpy().astype(float) / learned.size
     told, variance = np.empty_like(m), np.empty_like(m)
     for k, rho in enumerate(learned.share):
         covariance = rho * kernel + (1 - rho) * np.eye(len(kernel))
+        tempered = m[:, k] / learned.length - learned.centre[k]
         for p in range(len(kernel)):
             others = np.arange(len(kernel)) != p
             weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[p, others])
-            told[p, k] = weights @ (m[others, k] / learned.length[others])
+            told[p, k] = weights @ tempered[others]
             variance[p, k] = 1 - weights @ covariance[p, others]
-    weight = context_fit._factor_weight
-    # Each is the best given the other.
-    expected = left_out_strengths(m, s, learned.slope * told, variance, weight)
-    np.testing.assert_allclose(context_fit.strengths, expected, rtol=1e-4)
-    slope = left_out_slope(m / context_fit.strengths[:, None], told, variance, weight)
-    assert learned.slope == pytest.approx(slope, rel=1e-4)
+    weight, strengths = context_fit._factor_weight, context_fit.strengths
+    # Each is the best given the others.
+    expected = left_out_strengths(m, s, learned.mean + learned.slope * told, variance, weight)
+    np.testing.assert_allclose(strengths, expected, rtol=1e-3)
+    np.testing.assert_allclose(learned.mean, (m / strengths[:, None] - learned.slope * told).mean(axis=0), atol=1e-3)
+    slope = left_out_slope(m / strengths[:, None] - learned.mean, told, variance, weight)
+    assert learned.slope == pytest.approx(slope, rel=1e-3)
+    rebuilt = strengths[:, None] * (learned.mean + learned.slope * told + np.sqrt(variance) * learned.residual)
+    np.testing.assert_allclose(learned.origin + learned.size * rebuilt, parameters["response"], rtol=1e-3, atol=1e-4)
 
 
 def test_seed_of_the_prediction(fitted):

@@ -12,7 +12,7 @@ from distpert.kernels import kernel_between
 from distpert.model import Batch, model
 from distpert.moments import histogram_moments
 
-NUM_DRAWS = 2000
+NUM_DRAWS = 1000
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_layout_and_what_it_says(prior, context_fit):
     np.testing.assert_allclose(histogram, expected_histograms(prior).mean(axis=0), rtol=1e-3, atol=1e-6)
     assert "bin_left" in histogram.coords
     assert repr(prior) == (
-        "PriorPrediction: 3 perturbations × 14 genes before any perturbed cell is seen, 2000 draws in contexts "
+        "PriorPrediction: 3 perturbations × 14 genes before any perturbed cell is seen, 1000 draws in contexts "
         "context0, context1"
     )
 

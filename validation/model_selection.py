@@ -21,7 +21,7 @@ from report import HALVES, differences, mean_scores, without_artefacts
 from screens import AUTO, open_screen
 
 import distpert
-from distpert import fitted, fitting, inference, kernels, strengths
+from distpert import fitted, fitting, inference, kernels, strengths, unseen
 from distpert import model as model_module
 from distpert.cross_validation import Distpert
 from distpert.cross_validation_models import DistpertFit
@@ -44,7 +44,8 @@ class Changed:
     only so many directions along the bins of a gene; ``penetrance`` is the share of cells that respond; without
     ``tilts`` perturbed genes are as other genes; ``temper`` is how much of their length is divided out of responses;
     without ``slope`` it is one; without ``strengths`` the responses of unseen perturbations are normal; with
-    ``strengths`` of ``"any"`` they do not follow the embedding.
+    ``strengths`` of ``"any"`` they do not follow the embedding; ``smoothing`` is how much of a residual is normal;
+    without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing.
     """
 
     num_draws: int
@@ -57,6 +58,8 @@ class Changed:
     temper: float = strengths.TEMPER
     slope: bool = True
     strengths: bool | str = True
+    smoothing: float = unseen.SMOOTHING
+    null: bool = True
 
     def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> "ChangedFit":
         with self.made():
@@ -90,11 +93,14 @@ class Changed:
                 for module in (fitting, fitted):
                     change(module, "on_target_tilts", no_tilts(on_target_tilts))
             if not self.slope:
-                change(strengths, "left_out_slope", lambda *_: 1.0)
+                change(unseen, "left_out_slope", lambda *_: 1.0)
             if not self.strengths:
-                change(strengths, "left_out_strengths", lambda response, *_: np.ones(len(response)))
+                change(unseen, "left_out_strengths", lambda response, *_: np.ones(len(response)))
             if self.strengths == "any":
-                change(fitted, "expected_strengths", typical)
+                change(unseen, "expected_strengths", typical)
+            change(unseen, "SMOOTHING", self.smoothing)
+            if not self.null:
+                change(fitted, "null_response", lambda common, loading, *_: np.zeros(len(loading)))
             yield
 
 
@@ -239,7 +245,10 @@ def variants(num_draws: int) -> list[tuple[str, Distpert | Changed]]:
         ("slope=1", Changed(num_draws=num_draws, slope=False)),
         ("strengths-without-embedding", Changed(num_draws=num_draws, strengths="any")),
         ("no-strengths", Changed(num_draws=num_draws, strengths=False)),
-        ("normal-responses", Changed(num_draws=num_draws, temper=0.0, slope=False, strengths=False)),
+        ("normal-residuals", Changed(num_draws=num_draws, smoothing=1.0)),
+        ("residuals-not-smoothed", Changed(num_draws=num_draws, smoothing=0.0)),
+        ("scaled-about-the-mean", Changed(num_draws=num_draws, null=False)),
+        ("normal-responses", Changed(num_draws=num_draws, temper=0.0, slope=False, strengths=False, smoothing=1.0)),
     ]
 
 

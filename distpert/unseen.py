@@ -1,0 +1,203 @@
+"""What training perturbations, each left out in turn, tell of the responses of unseen ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from distpert.gaussian_process import leave_one_out, predict_normal
+from distpert.strengths import expected_strengths, left_out_slope, left_out_strengths, tempering
+from distpert.warm_start import explained_variance
+
+SMOOTHING = 0.5  # of residuals, in units of their deviation: see `Unseen.draw`
+STEPS = 20  # strengths, mean and slope are maximised in turn; more steps change none of them
+
+
+class Kernels(NamedTuple):
+    """Of the kernel between training perturbations, whose diagonal is one.
+
+    Attributes
+    ----------
+    eigenvalues, eigenvectors
+        (perturbation,) and (perturbation, perturbation).
+    """
+
+    eigenvalues: NDArray[np.float64]
+    eigenvectors: NDArray[np.float64]
+
+
+class Unseen(NamedTuple):
+    r"""A distribution of unseen responses, learned from those of training.
+
+    The story of a response z, with o the one that shifts nothing,
+
+    .. math:: z_{pk} = o_k + d_k s_p (m_k + b \mu_{pk} + \sigma_{pk} \varepsilon_{pk}),
+
+    where :math:`\mu_p` and :math:`\sigma_p` are told by the other perturbations, through a Gaussian process on tempered
+    responses :math:`(z_{pk} - o_k) / (d_k t_p)` about their mean. A perturbation that does nothing has s = 0.
+
+    Attributes
+    ----------
+    origin
+        (factor,) the response o that shifts nothing, see `null_response`.
+    size
+        (factor,) the size d of each factor: standard deviation of its tempered responses.
+    length
+        (perturbation,) the lengths t, see `tempering`.
+    centre
+        (factor,) mean of tempered responses, in units of the size.
+    share
+        (factor,) of the variance of tempered responses that follows the embedding.
+    mean
+        (factor,) the mean m of responses of strength one.
+    slope
+        The slope b, see `left_out_slope`.
+    strength
+        (perturbation,) the strengths s, see `left_out_strengths`.
+    residual
+        (perturbation, factor) what is left, ε; of variance about one.
+    """
+
+    origin: NDArray[np.float64]
+    size: NDArray[np.float64]
+    length: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    share: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    slope: float
+    strength: NDArray[np.float64]
+    residual: NDArray[np.float64]
+
+    def told(
+        self,
+        response: Float[np.ndarray, "perturbation factor"],
+        response_scale: Float[np.ndarray, "perturbation factor"],
+        kernels: Kernels,
+        cross: Float[np.ndarray, "new perturbation"],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation (new, factor) of unseen responses of strength one, about the origin.
+
+        Arguments as in `learn_unseen`; ``cross`` is the kernel between new and training perturbations.
+        """
+        divisor = self.length[:, None] * self.size
+        tempered = (response - self.origin) / divisor - self.centre
+        mean, scale = predict_normal(self.share, *kernels, cross, tempered, response_scale / divisor)
+        return self.size * (self.mean + self.slope * mean), self.size * scale
+
+    def draw(
+        self,
+        rng: np.random.Generator,
+        mean: Float[np.ndarray, " factor"],
+        scale: Float[np.ndarray, " factor"],
+        strengths: Float[np.ndarray, " perturbation"],
+        num_draws: int,
+    ) -> NDArray[np.float64]:
+        r"""Draw responses (draw, factor) of an unseen perturbation.
+
+        Each draw takes strength and residual of one training perturbation, which keeps whatever shape they have
+        together: a smoothed bootstrap that leaves the variance as it is (Silverman & Young 1987),
+
+        .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p + a \, \mathrm{rms}(\varepsilon) \, g, \qquad
+                  g \sim \mathrm{Normal}(0, I)
+
+        with a = `SMOOTHING`. Training perturbations are taken in turn, in random order.
+
+        Parameters
+        ----------
+        rng
+            Random numbers.
+        mean, scale
+            (factor,) of a response of strength one, from `told`.
+        strengths
+            (perturbation,) the strength to go with each training perturbation's residual.
+        num_draws
+            How many.
+        """
+        chosen = np.resize(rng.permutation(len(strengths)), num_draws)
+        noise = rng.standard_normal((num_draws, len(mean))) * np.sqrt((self.residual**2).mean(axis=0))
+        residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + SMOOTHING * noise
+        return self.origin + strengths[chosen, None] * (mean + scale * residual)
+
+    def strengths_of(
+        self, kernels: Kernels, cross: Float[np.ndarray, "new perturbation"]
+    ) -> Float[np.ndarray, "new perturbation"]:
+        """Strengths that unseen perturbations may have: what the embedding tells, times how far each other was off."""
+        left_out, new = expected_strengths(self.strength, *kernels, cross)
+        return new[:, None] * (self.strength / left_out)
+
+
+def learn_unseen(
+    response: Float[np.ndarray, "perturbation factor"],
+    response_scale: Float[np.ndarray, "perturbation factor"],
+    kernels: Kernels,
+    weight: Float[np.ndarray, " factor"],
+    origin: Float[np.ndarray, " factor"],
+) -> Unseen:
+    """Learn from training perturbations how unseen ones may respond.
+
+    Parameters
+    ----------
+    response, response_scale
+        (perturbation, factor) posterior means and standard deviations.
+    kernels
+        Between training perturbations.
+    weight
+        (factor,) weights that sum to one.
+    origin
+        (factor,) the response that shifts nothing.
+    """
+    response = response - origin
+    length = tempering(response, weight)
+    tempered = response / length[:, None]
+    size = tempered.std(axis=0)
+    tempered, response, response_scale = tempered / size, response / size, response_scale / size
+    centre = tempered.mean(axis=0)
+    share, _ = explained_variance(tempered - centre, *kernels)
+    told, variance = leave_one_out(share, *kernels, tempered - centre)
+    mean, slope = centre, 1.0
+    for _ in range(STEPS):
+        strength = left_out_strengths(response, response_scale, mean + slope * told, variance, weight)
+        mean = (response / strength[:, None] - slope * told).mean(axis=0)
+        slope = left_out_slope(response / strength[:, None] - mean, told, variance, weight)
+    residual = (response / strength[:, None] - mean - slope * told) / np.sqrt(variance)
+    return Unseen(origin, size, length, centre, share, mean, slope, strength, residual)
+
+
+def null_response(
+    common: Float[np.ndarray, "context gene bin"],
+    loading: Float[np.ndarray, "factor gene bin"],
+    control: Float[np.ndarray, "context gene bin"],
+    n_cells: int,
+) -> NDArray[np.float64]:
+    r"""Response that shifts nothing, as nearly as there is one: what a perturbation without any effect would have.
+
+    .. math:: \min_o \; n \sum_{cgb} h_{cgb} \Big(\beta_{cgb} + \sum_k o_k \Lambda_{kgb}\Big)^2 + \sum_k o_k^2
+
+    with :math:`\beta` and :math:`\Lambda` free of what shifts all bins of a gene alike. To second order that is the
+    posterior mode for n cells whose histograms are those of controls. What all perturbations do in the same measure
+    stays, as do effects of being perturbed at all that no response can undo.
+
+    Parameters
+    ----------
+    common
+        (context, gene, bin) common shift β.
+    loading
+        (factor, gene, bin) loadings Λ.
+    control
+        (context, gene, bin) control histograms h.
+    n_cells
+        The number n of control cells.
+    """
+    n_factors = len(loading)
+    gram, projection = np.eye(n_factors) / n_cells, np.zeros(n_factors)
+    for shift, histogram in zip(common.astype(np.float64), control.astype(np.float64), strict=True):
+        root = np.sqrt(histogram)
+        both = np.concatenate([loading, shift[None]])
+        both = (both - (both * histogram).sum(axis=-1, keepdims=True)) * root
+        both = both.reshape(n_factors + 1, -1)
+        gram += both[:-1] @ both[:-1].T / len(common)
+        projection += both[:-1] @ both[-1] / len(common)
+    return -np.linalg.solve(gram, projection)

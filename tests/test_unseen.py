@@ -1,0 +1,113 @@
+"""What training perturbations tell of unseen responses."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from distpert.unseen import SMOOTHING, Kernels, learn_unseen, null_response
+
+WEIGHT = np.array([0.6, 0.3, 0.1])
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    points = np.random.default_rng(4).normal(size=(40, 2))
+    return Kernels(*np.linalg.eigh(np.exp(-((points[:, None] - points) ** 2).sum(axis=-1))))
+
+
+@pytest.fixture(scope="module")
+def responses():
+    rng = np.random.default_rng(3)
+    return rng.normal(size=(40, 3)), rng.uniform(0.05, 0.3, (40, 3))
+
+
+@pytest.fixture(scope="module")
+def learned(responses, kernels):
+    return learn_unseen(*responses, kernels, WEIGHT, np.array([0.5, -0.2, 0.0]))
+
+
+def test_what_is_learned_does_not_depend_on_units(responses, kernels, learned):
+    """Factors measured in other units give the same strengths, and the responses told are in those units."""
+    response, scale = responses
+    other = learn_unseen(7 * response, 7 * scale, kernels, WEIGHT, 7 * learned.origin)
+    for name in ("length", "centre", "mean", "slope", "strength", "residual"):
+        np.testing.assert_allclose(getattr(other, name), getattr(learned, name), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(other.size, 7 * learned.size)
+
+
+def test_what_is_learned_does_not_depend_on_the_zero(responses, kernels, learned):
+    """Only what a response is beyond the origin counts."""
+    response, scale = responses
+    other = learn_unseen(response + 3, scale, kernels, WEIGHT, learned.origin + 3)
+    np.testing.assert_allclose(other.strength, learned.strength)
+    np.testing.assert_allclose(other.residual, learned.residual, atol=1e-9)
+
+
+def test_tempered_responses_have_unit_size(responses, learned):
+    tempered = (responses[0] - learned.origin) / learned.length[:, None] / learned.size
+    np.testing.assert_allclose(tempered.std(axis=0), 1)
+    np.testing.assert_allclose(tempered.mean(axis=0), learned.centre)
+
+
+def test_steps_have_settled(responses, kernels, learned, monkeypatch):
+    monkeypatch.setattr("distpert.unseen.STEPS", 200)
+    longer = learn_unseen(*responses, kernels, WEIGHT, learned.origin)
+    np.testing.assert_allclose(learned.strength, longer.strength, rtol=1e-4)
+    np.testing.assert_allclose(learned.mean, longer.mean, atol=1e-4)
+
+
+def test_a_perturbation_that_does_nothing_is_at_the_origin(learned):
+    drawn = learned.draw(np.random.default_rng(0), np.ones(3), np.ones(3), np.zeros(40), 60)
+    np.testing.assert_allclose(drawn, np.tile(learned.origin, (60, 1)))
+
+
+def test_draws_take_each_residual_in_turn(learned):
+    """Strengths that are all different tell which residual a draw has."""
+    strengths = np.arange(1.0, 41)
+    scale = np.array([1e-3, 1e-3, 1e-3])
+    mean = np.array([1.0, 0.0, 0.0])
+    drawn = learned.draw(np.random.default_rng(0), mean, scale, strengths, 100) - learned.origin
+    taken = np.rint(drawn[:, 0]).astype(int)
+    assert sorted(taken[:40]) == list(range(1, 41))
+    assert sorted(taken[40:80]) == list(range(1, 41))
+
+
+def test_draws_keep_the_shape_of_residuals(learned):
+    """Variance is kept; the third moment shrinks with what is Gaussian in them."""
+    n = 40 * 2000
+    drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), np.ones(40), n) - learned.origin
+    centred = learned.residual - learned.residual.mean(axis=0)
+    drawn = drawn - drawn.mean(axis=0)
+    variance = (1 - SMOOTHING**2) * centred.var(axis=0) + SMOOTHING**2 * (learned.residual**2).mean(axis=0)
+    np.testing.assert_allclose(drawn.var(axis=0), variance, rtol=0.03)
+    third = (1 - SMOOTHING**2) ** 1.5 * (centred**3).mean(axis=0)
+    np.testing.assert_allclose((drawn**3).mean(axis=0), third, atol=0.03)
+
+
+def test_null_response_by_brute_force():
+    rng = np.random.default_rng(2)
+    control = rng.dirichlet(np.ones(6), (2, 5))
+    common, loading = rng.normal(size=(2, 5, 6)), rng.normal(size=(3, 5, 6))
+
+    def loss(response):
+        shift = common + np.tensordot(response, loading, axes=1)
+        mean = (control * shift).sum(axis=-1)
+        variance = (control * shift**2).sum(axis=-1) - mean**2
+        return 50 * variance.sum() / len(common) + response @ response
+
+    best = minimize(loss, np.zeros(3), tol=1e-12).x
+    np.testing.assert_allclose(null_response(common, loading, control, 50), best, atol=1e-5)
+
+
+def test_null_response_undoes_a_common_shift_in_the_span():
+    """With any constant added to a gene's bins, which shifts nothing."""
+    rng = np.random.default_rng(5)
+    loading, control = rng.normal(size=(2, 7, 4)), rng.dirichlet(np.ones(4), (1, 7))
+    common = np.tensordot([0.7, -1.2], loading, axes=1)[None] + rng.normal(size=(1, 7, 1))
+    np.testing.assert_allclose(null_response(common, loading, control, 10**9), [-0.7, 1.2], rtol=1e-6)
+
+
+def test_nothing_in_common_has_the_null_response_zero():
+    rng = np.random.default_rng(6)
+    loading, control = rng.normal(size=(2, 7, 4)), rng.dirichlet(np.ones(4), (1, 7))
+    np.testing.assert_array_equal(null_response(np.zeros((1, 7, 4)), loading, control, 100), 0)
