@@ -192,12 +192,13 @@ def null_response(
         The number n of control cells.
     """
     n_factors = len(loading)
-    gram, projection = np.eye(n_factors) / n_cells, np.zeros(n_factors)
+    gram: NDArray[np.float64] = np.eye(n_factors) / n_cells
+    projection = np.zeros(n_factors)
     for shift, histogram in zip(common.astype(np.float64), control.astype(np.float64), strict=True):
         root = np.sqrt(histogram)
         both = np.concatenate([loading, shift[None]])
         both = (both - (both * histogram).sum(axis=-1, keepdims=True)) * root
         both = both.reshape(n_factors + 1, -1)
-        gram += both[:-1] @ both[:-1].T / len(common)
-        projection += both[:-1] @ both[-1] / len(common)
-    return -np.linalg.solve(gram, projection)
+        gram = gram + both[:-1] @ both[:-1].T / len(common)
+        projection = projection + both[:-1] @ both[-1] / len(common)
+    return np.linalg.solve(gram, -projection).astype(np.float64)
