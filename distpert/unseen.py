@@ -58,7 +58,9 @@ class Unseen(NamedTuple):
     strength
         (perturbation,) the strengths s, see `left_out_strengths`.
     residual
-        (perturbation, factor) what is left, ε; of variance about one.
+        (perturbation, factor) what is left, ε, of variance about one, divided by the fourth root of 1 − K / P. The K
+        loadings were fitted to these very P responses, so that what others do outside their span is not in them; of
+        the powers 0, ½ and 1 of 1 − K / P for the variance, ½ covers best.
     """
 
     origin: NDArray[np.float64]
@@ -163,6 +165,7 @@ def learn_unseen(
         mean = (response / strength[:, None] - slope * told).mean(axis=0)
         slope = left_out_slope(response / strength[:, None] - mean, told, variance, weight)
     residual = (response / strength[:, None] - mean - slope * told) / np.sqrt(variance)
+    residual /= (1 - response.shape[1] / len(response)) ** 0.25
     return Unseen(origin, size, length, centre, share, mean, slope, strength, residual)
 
 

@@ -245,7 +245,8 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
     np.testing.assert_allclose(learned.mean, (m / strengths[:, None] - learned.slope * told).mean(axis=0), atol=1e-3)
     slope = left_out_slope(m / strengths[:, None] - learned.mean, told, variance, weight)
     assert learned.slope == pytest.approx(slope, rel=1e-3)
-    rebuilt = strengths[:, None] * (learned.mean + learned.slope * told + np.sqrt(variance) * learned.residual)
+    residual = learned.residual * (1 - m.shape[1] / len(m)) ** 0.25  # it is raised for the loadings' degrees of freedom
+    rebuilt = strengths[:, None] * (learned.mean + learned.slope * told + np.sqrt(variance) * residual)
     np.testing.assert_allclose(learned.origin + learned.size * rebuilt, parameters["response"], rtol=1e-3, atol=1e-4)
 
 
