@@ -150,10 +150,11 @@ def write(out: Path, tables: dict[str, xr.Dataset]) -> None:
     for stratifier in ("distance", "spread"):
         strata = posterior.sel(stratifier=stratifier)
         held = strata["coverage_by_stratum"].sel(level=0.9).mean("moment").to_numpy()
-        errors, widths = by_stratum(posterior, stratifier)
-        columns = [strata["mean_by_stratum"].to_numpy(), widths, errors, held]
+        errors, widths, effects = by_stratum(posterior, stratifier)
+        columns = [strata["mean_by_stratum"].to_numpy(), widths, errors, errors / effects, held]
         lines = [[f"{value:.3g}" for value in line] for line in zip(*columns, strict=True)]
-        heads = [stratifier, "width of the mean's 50 % posterior interval", "Cramér", "covered of 90 %"]
+        width = "width of the mean's 50 % posterior interval"
+        heads = [stratifier, width, "Cramér", "share of the effect size", "covered of 90 %"]
         text += [f"## by {stratifier}", "", *markdown(heads, lines), ""]
     (out / "calibration.md").write_text("\n".join(text))
     print("\n".join(text))
@@ -161,12 +162,12 @@ def write(out: Path, tables: dict[str, xr.Dataset]) -> None:
 
 
 def by_stratum(posterior: xr.Dataset, stratifier: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean Cramér distance and spread of quarters of the groups, sorted by what stratifies them."""
+    """Mean Cramér distance, spread and effect size of quarters of the groups, sorted by what stratifies them."""
     values = posterior[stratifier].broadcast_like(posterior["cramer"]).to_numpy().ravel()
-    cramer, spread = (posterior[name].to_numpy().ravel() for name in ("cramer", "spread"))
-    there = ~np.isnan(cramer)
+    columns = [posterior[name].to_numpy().ravel() for name in ("cramer", "spread", "effect_size")]
+    there = ~np.isnan(columns[0])
     quarters = np.array_split(np.flatnonzero(there)[np.argsort(values[there])], posterior.sizes["stratum"])
-    return tuple(np.array([array[quarter].mean() for quarter in quarters]) for array in (cramer, spread))
+    return tuple(np.array([array[quarter].mean() for quarter in quarters]) for array in columns)
 
 
 def draw(tables: dict[str, xr.Dataset]):
