@@ -21,7 +21,7 @@ from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
 from distpert.prior_prediction import PriorPrediction, sample_prior
 from distpert.requested import requested_contexts, requested_labels
-from distpert.unseen import Kernels, Unseen, learn_unseen, null_response
+from distpert.unseen import KernelEigen, Unseen, learn_unseen, null_response
 
 if TYPE_CHECKING:
     import os
@@ -312,11 +312,11 @@ class Fit:
             int(self.histograms.n_cells.to_numpy()[is_control].sum()),
         )
         weight = self._factor_weight
-        return learn_unseen(parameters["response"], parameters["response_scale"], self._kernels, weight, origin)
+        return learn_unseen(parameters["response"], parameters["response_scale"], self._kernel_eigen, weight, origin)
 
     @property
-    def _kernels(self) -> Kernels:
-        return Kernels(self._doubles["eigenvalues"], self._doubles["eigenvectors"])
+    def _kernel_eigen(self) -> KernelEigen:
+        return KernelEigen(self._doubles["eigenvalues"], self._doubles["eigenvectors"])
 
     @property
     def _factor_weight(self) -> NDArray[np.float64]:
@@ -345,10 +345,10 @@ class Fit:
 
     def _unseen_told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, NDArray]]:
         """Mean and deviation (factor,) of the response of each unseen label, and its strengths, for `Unseen.draw`."""
-        parameters, kernels = self._doubles, self._kernels
+        parameters, eigen = self._doubles, self._kernel_eigen
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
-        told = self._unseen.told(parameters["response"], parameters["response_scale"], kernels, cross)
-        return dict(zip(labels, zip(*told, self._unseen.strengths_of(kernels, cross), strict=True), strict=True))
+        told = self._unseen.told(parameters["response"], parameters["response_scale"], eigen, cross)
+        return dict(zip(labels, zip(*told, self._unseen.strengths_of(eigen, cross), strict=True), strict=True))
 
     def _draw_seen(self, rng: np.random.Generator, label: str, num_draws: int) -> NDArray[np.float64]:
         """Draw the response (draw, factor) of a training perturbation."""

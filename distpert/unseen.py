@@ -16,7 +16,7 @@ SMOOTHING = 0.5  # of residuals, in units of their deviation: see `Unseen.draw`
 STEPS = 20  # strengths, mean and slope are maximised in turn; more steps change none of them
 
 
-class Kernels(NamedTuple):
+class KernelEigen(NamedTuple):
     """Of the kernel between training perturbations, whose diagonal is one.
 
     Attributes
@@ -77,7 +77,7 @@ class Unseen(NamedTuple):
         self,
         response: Float[np.ndarray, "perturbation factor"],
         response_scale: Float[np.ndarray, "perturbation factor"],
-        kernels: Kernels,
+        kernel: KernelEigen,
         cross: Float[np.ndarray, "new perturbation"],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation (new, factor) of unseen responses of strength one, about the origin.
@@ -86,7 +86,7 @@ class Unseen(NamedTuple):
         """
         divisor = self.length[:, None] * self.size
         tempered = (response - self.origin) / divisor - self.centre
-        mean, scale = predict_normal(self.share, *kernels, cross, tempered, response_scale / divisor)
+        mean, scale = predict_normal(self.share, *kernel, cross, tempered, response_scale / divisor)
         return self.size * (self.mean + self.slope * mean), self.size * scale
 
     def draw(
@@ -124,17 +124,17 @@ class Unseen(NamedTuple):
         return self.origin + strengths[chosen, None] * (mean + scale * residual)
 
     def strengths_of(
-        self, kernels: Kernels, cross: Float[np.ndarray, "new perturbation"]
+        self, kernel: KernelEigen, cross: Float[np.ndarray, "new perturbation"]
     ) -> Float[np.ndarray, "new perturbation"]:
         """Strengths that unseen perturbations may have: what the embedding tells, times how far each other was off."""
-        left_out, new = expected_strengths(self.strength, *kernels, cross)
+        left_out, new = expected_strengths(self.strength, *kernel, cross)
         return new[:, None] * (self.strength / left_out)
 
 
 def learn_unseen(
     response: Float[np.ndarray, "perturbation factor"],
     response_scale: Float[np.ndarray, "perturbation factor"],
-    kernels: Kernels,
+    kernel: KernelEigen,
     weight: Float[np.ndarray, " factor"],
     origin: Float[np.ndarray, " factor"],
 ) -> Unseen:
@@ -144,7 +144,7 @@ def learn_unseen(
     ----------
     response, response_scale
         (perturbation, factor) posterior means and standard deviations.
-    kernels
+    kernel
         Between training perturbations.
     weight
         (factor,) weights that sum to one.
@@ -157,8 +157,8 @@ def learn_unseen(
     size = tempered.std(axis=0)
     tempered, response, response_scale = tempered / size, response / size, response_scale / size
     centre = tempered.mean(axis=0)
-    share, _ = explained_variance(tempered - centre, *kernels)
-    told, variance = leave_one_out(share, *kernels, tempered - centre)
+    share, _ = explained_variance(tempered - centre, *kernel)
+    told, variance = leave_one_out(share, *kernel, tempered - centre)
     mean, slope = centre, 1.0
     for _ in range(STEPS):
         strength = left_out_strengths(response, response_scale, mean + slope * told, variance, weight)

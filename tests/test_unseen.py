@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from distpert.unseen import SMOOTHING, Kernels, learn_unseen, null_response
+from distpert.unseen import SMOOTHING, KernelEigen, learn_unseen, null_response
 
 WEIGHT = np.array([0.6, 0.3, 0.1])
 
 
 @pytest.fixture(scope="module")
-def kernels():
+def kernel():
     points = np.random.default_rng(4).normal(size=(40, 2))
-    return Kernels(*np.linalg.eigh(np.exp(-((points[:, None] - points) ** 2).sum(axis=-1))))
+    return KernelEigen(*np.linalg.eigh(np.exp(-((points[:, None] - points) ** 2).sum(axis=-1))))
 
 
 @pytest.fixture(scope="module")
@@ -22,23 +22,23 @@ def responses():
 
 
 @pytest.fixture(scope="module")
-def learned(responses, kernels):
-    return learn_unseen(*responses, kernels, WEIGHT, np.array([0.5, -0.2, 0.0]))
+def learned(responses, kernel):
+    return learn_unseen(*responses, kernel, WEIGHT, np.array([0.5, -0.2, 0.0]))
 
 
-def test_what_is_learned_does_not_depend_on_units(responses, kernels, learned):
+def test_what_is_learned_does_not_depend_on_units(responses, kernel, learned):
     """Factors measured in other units give the same strengths, and the responses told are in those units."""
     response, scale = responses
-    other = learn_unseen(7 * response, 7 * scale, kernels, WEIGHT, 7 * learned.origin)
+    other = learn_unseen(7 * response, 7 * scale, kernel, WEIGHT, 7 * learned.origin)
     for name in ("length", "centre", "mean", "slope", "strength", "residual"):
         np.testing.assert_allclose(getattr(other, name), getattr(learned, name), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(other.size, 7 * learned.size)
 
 
-def test_what_is_learned_does_not_depend_on_the_zero(responses, kernels, learned):
+def test_what_is_learned_does_not_depend_on_the_zero(responses, kernel, learned):
     """Only what a response is beyond the origin counts."""
     response, scale = responses
-    other = learn_unseen(response + 3, scale, kernels, WEIGHT, learned.origin + 3)
+    other = learn_unseen(response + 3, scale, kernel, WEIGHT, learned.origin + 3)
     np.testing.assert_allclose(other.strength, learned.strength)
     np.testing.assert_allclose(other.residual, learned.residual, atol=1e-9)
 
@@ -49,9 +49,9 @@ def test_tempered_responses_have_unit_size(responses, learned):
     np.testing.assert_allclose(tempered.mean(axis=0), learned.centre)
 
 
-def test_steps_have_settled(responses, kernels, learned, monkeypatch):
+def test_steps_have_settled(responses, kernel, learned, monkeypatch):
     monkeypatch.setattr("distpert.unseen.STEPS", 200)
-    longer = learn_unseen(*responses, kernels, WEIGHT, learned.origin)
+    longer = learn_unseen(*responses, kernel, WEIGHT, learned.origin)
     np.testing.assert_allclose(learned.strength, longer.strength, rtol=1e-4)
     np.testing.assert_allclose(learned.mean, longer.mean, atol=1e-4)
 
