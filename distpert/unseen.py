@@ -59,8 +59,8 @@ class Unseen(NamedTuple):
         (perturbation,) the strengths s, see `left_out_strengths`.
     residual
         (perturbation, factor) what is left, ε, of variance about one, divided by the fourth root of 1 − K / P. The K
-        loadings were fitted to these very P responses, so that what others do outside their span is not in them; of
-        the powers 0, ½ and 1 of 1 − K / P for the variance, ½ covers best.
+        loadings were fitted to these very P responses, so that what others do outside their span is not in them. The
+        power was chosen by coverage, see "The model" in the documentation.
     """
 
     origin: NDArray[np.float64]
