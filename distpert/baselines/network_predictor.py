@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distpert.baselines.network_training import Groups, Head, Layers, apply_layers
 from distpert.baselines.network_tuning import NetworkSettings, Tuned, tune
 from distpert.baselines.predictor import LabelPredictor
-from distpert.baselines.training import TrainingShares, check_training
+from distpert.baselines.training import TrainingShares, check_training, stand_in
 from distpert.embeddings import Embeddings
 from distpert.histograms import Histograms
 from distpert.labels import listed
@@ -54,8 +54,7 @@ def fit_networks(
     name: str,
     histograms: Histograms,
     embeddings: Embeddings,
-    head: PredictingHead,
-    start: Callable[[TrainingShares], NDArray[np.floating]],
+    head_of: Callable[[TrainingShares], PredictingHead],
     settings: NetworkSettings,
     *,
     seed: int,
@@ -69,10 +68,8 @@ def fit_networks(
         Of the baseline.
     histograms, embeddings
         As in `Baseline.fit`, and checked by `check_networks`.
-    head
-        What outputs stand for.
-    start
-        What a network puts out before it is trained, (output,), from the shares of the perturbations to train on.
+    head_of
+        What outputs stand for, from the shares of the perturbations to train on.
     settings
         What to try.
     seed
@@ -92,14 +89,15 @@ def fit_networks(
         shares=jnp.asarray(histograms.counts.to_numpy()[rows] / n_cells, jnp.float32),
     )
 
-    def start_of(chosen: NDArray[np.integer]) -> NDArray[np.floating]:
-        return start(TrainingShares(histograms.select(known[i] for i in chosen)))
+    def head_without(validation: NDArray[np.integer]) -> PredictingHead:
+        held_out = {known[i] for i in validation}
+        return head_of(TrainingShares(histograms.drop(held_out) if held_out else histograms))
 
-    tuned = tune(head, groups, perturbation, start_of, settings, seed=seed)
+    tuned = tune(head_without, groups, perturbation, settings, seed=seed)
 
     def of_label(label: str) -> NDArray[np.float64]:
         # One label at a time: matrix products of several would differ in the last bits.
-        predicted = np.asarray(_predict(head, tuned.networks, embeddings.of([label])), np.float64)
+        predicted = np.asarray(_predict(tuned.head, tuned.networks, embeddings.of([label])), np.float64)
         return predicted / predicted.sum(axis=-1, keepdims=True) if what == "probs" else predicted
 
     return NetworkPredictor(name, histograms, embeddings, of_label, what, tuned=tuned)
@@ -137,9 +135,12 @@ def check_networks(histograms: Histograms, embeddings: Embeddings) -> None:
         )
 
 
-def shrunken_pooled(shares: TrainingShares) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Pool the histograms of contexts with perturbed cells, shrunk towards controls; and which contexts these are."""
-    present = np.flatnonzero(shares.n_pooled)
-    n = shares.n_pooled[present, None, None]
-    control, pooled = shares.smoothed_control[present], shares.pooled[present]
-    return (n * pooled + SHRINK_CELLS * control) / (n + SHRINK_CELLS), present
+def pooled_logits(shares: TrainingShares) -> NDArray[np.float64]:
+    """Log of the pooled histograms (context, gene, bin), shrunk towards those of control.
+
+    Where a context has no perturbed cells, control shifted as the other contexts are on average.
+    """
+    n = shares.n_pooled[:, None, None]
+    control = shares.smoothed_control
+    shrunken = (n * shares.pooled + SHRINK_CELLS * control) / (n + SHRINK_CELLS)
+    return np.log(control) + stand_in(np.log(shrunken / control), shares.n_pooled > 0)

@@ -30,13 +30,18 @@ class Groups(NamedTuple):
 class Head(Protocol):
     """What the numbers that a network puts out stand for: a JAX pytree, its arrays of single precision."""
 
+    @property
+    def n_outputs(self) -> int:
+        """How many numbers a network puts out."""
+        ...
+
     def losses(
         self,
         output: Float[Array, "group output"],
         context: Int[Array, " group"],
         shares: Float[Array, "group gene bin"],
     ) -> Float[Array, " group"]:
-        """Loss of each group; an output of zeros stands for the controls."""
+        """Loss of each group; an output of zeros stands for what is predicted before training."""
         ...
 
 
@@ -84,7 +89,6 @@ def train(
     head: Head,
     groups: Groups,
     rows: NDArray[np.integer],
-    start: NDArray[np.floating],
     setting: Setting,
     *,
     epochs: int,
@@ -104,8 +108,6 @@ def train(
         number of epochs means the same for all groups as for some.
     rows
         Groups to train on.
-    start
-        (output,) what the network puts out for every embedding before the first step.
     setting
         What is tuned.
     epochs
@@ -127,7 +129,7 @@ def train(
     n_batches = n_steps(len(groups.context), batch_size)
     rng = np.random.default_rng(seed)
     key, key_layers = jax.random.split(jax.random.key(int(rng.integers(2**31))))
-    layers = initial_layers(key_layers, groups.embedding.shape[1], setting.hidden, start)
+    layers = initial_layers(key_layers, groups.embedding.shape[1], setting.hidden, head.n_outputs)
     state = _optimiser(0.0, 0.0).init(layers)
     settings = (setting.learning_rate, setting.decay, setting.dropout)
     held_out = None if validation is None else batches(validation, -(-len(validation) // batch_size))
@@ -152,16 +154,15 @@ def train(
     return Trained(best, np.array(losses))
 
 
-def initial_layers(key: Array, n_inputs: int, hidden: Sequence[int], start: NDArray[np.floating]) -> Layers:
-    """Random hidden layers (He et al. 2015), and a last layer of zero weights whose bias is the start."""
+def initial_layers(key: Array, n_inputs: int, hidden: Sequence[int], n_outputs: int) -> Layers:
+    """Random hidden layers (He et al. 2015), and a last layer of zeros."""
     layers = []
-    for n_outputs in hidden:
+    for width in hidden:
         key, key_weight = jax.random.split(key)
-        weight = jax.random.normal(key_weight, (n_inputs, n_outputs), jnp.float32) * np.float32(np.sqrt(2 / n_inputs))
-        layers.append({"weight": weight, "bias": jnp.zeros(n_outputs, jnp.float32)})
-        n_inputs = n_outputs
-    last = {"weight": jnp.zeros((n_inputs, len(start)), jnp.float32), "bias": jnp.asarray(start, jnp.float32)}
-    return [*layers, last]
+        weight = jax.random.normal(key_weight, (n_inputs, width), jnp.float32) * np.float32(np.sqrt(2 / n_inputs))
+        layers.append({"weight": weight, "bias": jnp.zeros(width, jnp.float32)})
+        n_inputs = width
+    return [*layers, {"weight": jnp.zeros((n_inputs, n_outputs)), "bias": jnp.zeros(n_outputs)}]
 
 
 def apply_layers(

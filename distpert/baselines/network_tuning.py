@@ -109,6 +109,8 @@ class Tuned:
 
     Attributes
     ----------
+    head : Head
+        What their outputs stand for.
     networks : tuple of Layers
         Those to average.
     best : Trial
@@ -119,6 +121,7 @@ class Tuned:
         Wall time of the search, and of the training of all ``networks``; compilation included.
     """
 
+    head: Any
     networks: tuple[Layers, ...]
     best: Trial
     trials: tuple[Trial, ...]
@@ -142,10 +145,9 @@ class Tuned:
 
 
 def tune(
-    head: Head,
+    head_without: Callable[[NDArray[np.integer]], Head],
     groups: Groups,
     perturbation: NDArray[np.integer],
-    start: Callable[[NDArray[np.integer]], NDArray[np.floating]],
     settings: NetworkSettings,
     *,
     seed: int,
@@ -154,33 +156,31 @@ def tune(
 
     Parameters
     ----------
-    head, groups
+    head_without
+        Makes the head of a network that is trained without some perturbations; it is told which.
+    groups
         As in `train`.
     perturbation
         (group,) index of each group's perturbation.
-    start
-        What a network puts out before it is trained on some perturbations; it is told which.
     settings
         What to try.
     seed
         Of splits, weights, order and dropout.
     """
     started = time.perf_counter()
-    everything = np.arange(int(perturbation.max()) + 1)
-    folds = validation_folds(len(everything), settings.validation_share, seed)
-    starts = [start(np.setdiff1d(everything, fold)) for fold in folds[: n_folds_for(folds, FEWEST_VALIDATED)]]
+    folds = validation_folds(int(perturbation.max()) + 1, settings.validation_share, seed)
+    heads = [head_without(fold) for fold in folds[: n_folds_for(folds, FEWEST_VALIDATED)]]
     curves: dict[Setting, list[NDArray[np.float64]]] = {}
 
     def attempt(setting: Setting, fewest: int = FEWEST_COMPARED) -> Trial:
         number = n_folds_for(folds, fewest)
         tried = curves.setdefault(setting, [])
-        for fold, first in list(zip(folds, starts, strict=False))[len(tried) : number]:
+        for fold, head in list(zip(folds, heads, strict=False))[len(tried) : number]:
             is_held_out = np.isin(perturbation, fold)
             trained = train(
                 head,
                 groups,
                 np.flatnonzero(~is_held_out),
-                first,
                 setting,
                 epochs=settings.max_epochs,
                 batch_size=settings.batch_size,
@@ -195,13 +195,12 @@ def tune(
     trials = tuple(attempt(setting) for setting in curves)
     best = attempt(chosen, FEWEST_VALIDATED)
     tuned = time.perf_counter()
-    first = start(everything)
+    head = head_without(np.arange(0))
     networks = tuple(
         train(
             head,
             groups,
             np.arange(len(perturbation)),
-            first,
             chosen,
             epochs=best.epochs,
             batch_size=settings.batch_size,
@@ -209,7 +208,7 @@ def tune(
         ).layers
         for number in range(settings.n_networks)
     )
-    return Tuned(networks, best, trials, tuned - started, time.perf_counter() - tuned)
+    return Tuned(head, networks, best, trials, tuned - started, time.perf_counter() - tuned)
 
 
 def search(loss: Callable[[Setting], float], settings: NetworkSettings) -> Setting:

@@ -13,9 +13,9 @@ from jax import Array
 from jax.scipy.special import log_ndtr
 from jax.tree_util import register_dataclass
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from scipy.special import softmax
 
-from distpert.baselines.network_predictor import NetworkPredictor, check_networks, fit_networks, shrunken_pooled
+from distpert.baselines.network_predictor import NetworkPredictor, check_networks, fit_networks, pooled_logits
 from distpert.baselines.network_tuning import NetworkSettings
 from distpert.baselines.training import TrainingShares
 from distpert.embeddings import Embeddings
@@ -39,8 +39,8 @@ class TruncatedGaussian(NetworkSettings):
         q_b \propto \Phi\Big(\frac{b/B - m}{s}\Big) - \Phi\Big(\frac{(b-1)/B - m}{s}\Big), \qquad
         \hat h_b = (1 - \varepsilon) \big[ z \, 1\{b = 1\} + (1 - z) \, q_b \big] + \frac{\varepsilon}{B}
 
-    where z, the share of cells at zero beyond what the Gaussian puts there, is absent from TG. Controls have the
-    parameters of greatest likelihood (m₀, s₀, z₀) in each context. A network predicts shifts from the embedding:
+    where z, the share of cells at zero beyond what the Gaussian puts there, is absent from TG. The pooled histogram of
+    each context has the parameters of greatest likelihood (m₀, s₀, z₀). A network predicts shifts from the embedding:
 
     .. math::
         m = m_0 + s_0 \Delta^m(e_p), \quad \log s = \log s_0 + \Delta^s(e_p), \quad
@@ -69,43 +69,39 @@ class TruncatedGaussian(NetworkSettings):
         return "zero_inflated_gaussian" if self.zero_inflated else "truncated_gaussian"
 
     def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> NetworkPredictor:
-        """Fit the controls, tune and train networks; see `HistogramNetwork.fit`."""
+        """Tune and train networks; see `HistogramNetwork.fit`."""
         check_networks(histograms, embeddings)
-        shares = TrainingShares(histograms)
+        return fit_networks(self.name, histograms, embeddings, self._head, self, seed=seed)
+
+    def _head(self, shares: TrainingShares) -> GaussianHead:
+        probs = softmax(pooled_logits(shares), axis=-1)
         epsilon = 1 / (shares.n_control + 1)
-        control = self._parameters(shares.smoothed_control, epsilon)
-        head = GaussianHead(control, jnp.asarray(epsilon, jnp.float32), histograms.n_bins)
-
-        def start(shares: TrainingShares) -> NDArray[np.floating]:
-            pooled, present = shrunken_pooled(shares)
-            shift = (self._parameters(pooled, epsilon[present]) - control[present]) / _units(control)[present]
-            return np.asarray(shift.mean(axis=0)).ravel()
-
-        return fit_networks(self.name, histograms, embeddings, head, start, self, seed=seed)
-
-    def _parameters(
-        self, probs: NDArray[np.float64], epsilon: NDArray[np.float64]
-    ) -> Float[Array, "context gene parameter"]:
         flat = jnp.asarray(probs.reshape(-1, probs.shape[-1]), jnp.float32)
         repeated = jnp.asarray(np.repeat(epsilon, probs.shape[1]), jnp.float32)
-        return fit_parameters(flat, repeated, zero_inflated=self.zero_inflated).reshape(*probs.shape[:-1], -1)
+        base = fit_parameters(flat, repeated, zero_inflated=self.zero_inflated).reshape(*probs.shape[:-1], -1)
+        return GaussianHead(base, jnp.asarray(epsilon, jnp.float32), probs.shape[-1])
 
 
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class GaussianHead:
-    """Outputs are shifts of the parameters of control: location in units of its scale, log scale, logit of zeros.
+    """Outputs are shifts of parameters: location in units of the scale, log scale, logit of zeros.
 
     Attributes
     ----------
-    control : Array, shape (context, gene, parameter)
+    base : Array, shape (context, gene, parameter)
     epsilon : Array, shape (context,)
     n_bins : int
     """
 
-    control: Float[Array, "context gene parameter"]
+    base: Float[Array, "context gene parameter"]
     epsilon: Float[Array, " context"]
     n_bins: int = field(metadata={"static": True})
+
+    @property
+    def n_outputs(self) -> int:
+        """One number for each parameter of each gene."""
+        return self.base[0].size
 
     def losses(
         self,
@@ -119,11 +115,11 @@ class GaussianHead:
 
     def predict(self, output: Float[Array, " output"]) -> Float[Array, "context gene bin"]:
         """Bin probabilities."""
-        return self._probs(output.reshape(self.control.shape[1:]), jnp.arange(len(self.control)))
+        return self._probs(output.reshape(self.base.shape[1:]), jnp.arange(len(self.base)))
 
     def _probs(self, shift: Array, context: Array) -> Array:
-        control = self.control[context]
-        probs = bin_probs(control + _units(control) * shift, self.n_bins)
+        base = self.base[context]
+        probs = bin_probs(base + _units(base) * shift, self.n_bins)
         return smooth_probs(probs, self.epsilon[context][:, None])
 
 
@@ -229,6 +225,6 @@ def _from_moments(probs: Float[Array, " bin"], zero_inflated: bool) -> Float[Arr
     return jnp.stack([mean, log_scale, jnp.log(zeros / (1 - zeros))])
 
 
-def _units(control: Float[Array, "... parameter"]) -> Float[Array, "... parameter"]:
+def _units(base: Float[Array, "... parameter"]) -> Float[Array, "... parameter"]:
     """Give what a shift of one stands for: the scale for locations, one for the others."""
-    return jnp.ones_like(control).at[..., 0].set(jnp.exp(control[..., 1]))
+    return jnp.ones_like(base).at[..., 0].set(jnp.exp(base[..., 1]))

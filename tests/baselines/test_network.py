@@ -1,16 +1,24 @@
 """Networks against the losses' formulas and brute force, and on a screen whose embedding tells all."""
 
+from dataclasses import replace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
+from scipy.special import softmax
 from scipy.stats import wasserstein_distance
 
 import distpert
 from distpert import scores
-from distpert.baselines import HistogramNetwork, MeanNetwork, PooledHistogram
+from distpert.baselines import HistogramNetwork, MeanNetwork, PooledHistogram, TruncatedGaussian
 from distpert.baselines.network import HistogramHead, MeanHead
+from distpert.baselines.network_predictor import pooled_logits
 from distpert.baselines.network_training import Groups, Setting, apply_layers, batches, initial_layers, train
 from distpert.baselines.network_tuning import mean_curve, n_folds_for, search, validation_folds
+from distpert.baselines.training import TrainingShares
 from distpert.embeddings import as_embeddings
 
 SMALL = {"hidden": ((8,),), "learning_rates": (3e-3,), "dropouts": (0.1,), "decays": (0.01,), "max_epochs": 4}
@@ -43,7 +51,7 @@ def test_loss_of_histograms(head_and_shares, loss):
         assert float(found[r]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_output_is_the_control(head_and_shares):
+def test_no_output_is_the_base(head_and_shares):
     arrays, control, _, centers, shares, _ = head_and_shares
     head = HistogramHead(*arrays, loss="wasserstein")
     np.testing.assert_allclose(head.predict(jnp.zeros(18)), control, rtol=1e-5)
@@ -54,13 +62,10 @@ def test_no_output_is_the_control(head_and_shares):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_network_starts_at_the_start():
-    import jax
-
-    start = np.array([0.3, -2.0])
-    layers = initial_layers(jax.random.key(0), 3, (5, 4), start)
+def test_network_puts_out_zeros_before_it_is_trained():
+    layers = initial_layers(jax.random.key(0), 3, (5, 4), 2)
     embedding = jnp.asarray(np.random.default_rng(0).normal(size=(7, 3)), jnp.float32)
-    np.testing.assert_array_equal(apply_layers(layers, embedding), np.tile(start.astype(np.float32), (7, 1)))
+    np.testing.assert_array_equal(apply_layers(layers, embedding), np.zeros((7, 2)))
 
 
 def test_batches_hold_each_row_once():
@@ -91,26 +96,24 @@ def test_training_keeps_the_best_epoch_and_stops(regression):
     noisy = groups._replace(shares=groups.shares.at[rest].set(groups.shares[rest][::-1]))  # nothing to learn
     setting = Setting((16,), 0.0, 0.0, 0.02)
     options = {"epochs": 60, "batch_size": 8, "seed": 0, "validation": held_out}
-    found = train(head, noisy, rest, np.zeros(2), setting, patience=5, **options)
+    found = train(head, noisy, rest, setting, patience=5, **options)
     assert len(found.losses) == np.argmin(found.losses) + 1 + 5 < 60
     assert loss_of(found.layers, head, noisy, held_out) == pytest.approx(found.losses.min(), rel=1e-5)
-    again = train(head, noisy, rest, np.zeros(2), setting, patience=5, **options)
+    again = train(head, noisy, rest, setting, patience=5, **options)
     np.testing.assert_array_equal(found.losses, again.losses)
 
 
 def test_training_learns(regression):
     head, groups = regression
     rest = np.arange(10, 40)
-    found = train(head, groups, rest, np.zeros(2), Setting((32,), 0.0, 0.0, 0.01), epochs=100, batch_size=8, seed=0)
+    found = train(head, groups, rest, Setting((32,), 0.0, 0.0, 0.01), epochs=100, batch_size=8, seed=0)
     before = loss_of(initial_layers_of(groups), head, groups, np.arange(10))
     assert loss_of(found.layers, head, groups, np.arange(10)) < 0.1 * before
     assert found.losses.size == 0
 
 
 def initial_layers_of(groups):
-    import jax
-
-    return initial_layers(jax.random.key(0), groups.embedding.shape[1], (32,), np.zeros(2))
+    return initial_layers(jax.random.key(0), groups.embedding.shape[1], (32,), 2)
 
 
 def test_search_walks_through_the_grids():
@@ -153,6 +156,56 @@ def test_embedding_that_tells_all():
     for network in (HistogramNetwork, MeanNetwork):
         assert error(network(**options)) < 0.8 * pooled
     assert error(HistogramNetwork(loss="cross_entropy", **options)) < 0.8 * pooled
+
+
+@pytest.fixture
+def two_days():
+    """Contexts in which perturbing anything does the opposite."""
+    rng = np.random.default_rng(4)
+    day, p = np.repeat(["1", "2"], 300), rng.choice(["control", *"ABCDEF"], 600)
+    x = rng.normal(np.where(p == "control", 0, np.where(day == "1", 1, -1))[:, None], 1, (600, 3))
+    adata = AnnData(x - x.min(), obs=pd.DataFrame({"perturbation": p, "day": day}, index=np.arange(600).astype(str)))
+    adata.var_names = ["X", "Y", "Z"]
+    embeddings = as_embeddings({label: rng.normal(size=3) for label in "ABCDEF"})
+    return distpert.count_histograms(adata, context_key="day"), embeddings
+
+
+def test_before_training_each_context_has_its_pooled_histogram(two_days):
+    histograms, embeddings = two_days
+    shares = TrainingShares(histograms)
+    still = {**SMALL, "learning_rates": (1e-9,), "max_epochs": 1}
+    means = MeanNetwork(**still).fit(histograms, embeddings).predict("A").means[0]
+    np.testing.assert_allclose(means, (shares.pooled * histograms.centers.to_numpy()).sum(axis=-1), rtol=1e-5)
+    probs = HistogramNetwork(**still).fit(histograms, embeddings).predict("A").histogram()[0]
+    np.testing.assert_allclose(probs, softmax(pooled_logits(shares), axis=-1), rtol=1e-4)
+    np.testing.assert_allclose(probs, shares.pooled, atol=0.15)
+    assert np.abs(probs[0] - probs[1]).to_numpy().sum(axis=-1).min() > 0.3
+
+
+@pytest.mark.parametrize("baseline", [HistogramNetwork(), MeanNetwork(), TruncatedGaussian()])
+def test_nothing_is_known_of_validation_perturbations(two_days, baseline, monkeypatch):
+    histograms, embeddings = two_days
+    seen = []
+
+    def tune(head_without, groups, perturbation, settings, *, seed):
+        seen.append([np.asarray(leaf) for leaf in jax.tree.leaves(head_without(np.array([1, 4])))])
+        raise InterruptedError
+
+    monkeypatch.setattr("distpert.baselines.network_predictor.tune", tune)
+    for counted in (histograms, without_cells_of(histograms, ["B", "E"])):
+        with pytest.raises(InterruptedError):
+            baseline.fit(counted, embeddings)
+    for before, after in zip(*seen, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def without_cells_of(histograms, labels):
+    """Put all cells of some perturbations into the last bin."""
+    dataset = histograms.dataset.copy(deep=True)
+    rows = np.isin(dataset["perturbation"], labels)
+    dataset["counts"][rows] = 0
+    dataset["counts"][rows, :, -1] = dataset["n_cells"][rows]
+    return replace(histograms, dataset=dataset)
 
 
 @pytest.mark.parametrize("network", [HistogramNetwork, MeanNetwork])
