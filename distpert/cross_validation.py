@@ -68,8 +68,8 @@ def cross_validate(
         As in `distpert.fit`.
     models
         Which to compare: ``"distpert"``, names of `distpert.baselines.BASELINES`, objects with the protocol
-        `distpert.baselines.Baseline`, or pairs of a name and such an object, for instance
-        ``("few_factors", Distpert(n_factors=4))``.
+        `distpert.baselines.Baseline`, or in a list of models also pairs of a name and such an object, for instance
+        ``["distpert", ("few_factors", Distpert(n_factors=4))]``.
     n_folds
         Number of folds; as many as there are perturbed genes leave one gene out at a time.
     seed

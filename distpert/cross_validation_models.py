@@ -100,13 +100,15 @@ def name_models(models: Model | Sequence[Model], num_draws: int, *, keep: bool) 
         As in `distpert.cross_validate`.
     """
     known = {"distpert": lambda: Distpert(num_draws=num_draws), **BASELINES}
-    pair = isinstance(models, tuple) and len(models) == 2 and isinstance(models[0], str) and hasattr(models[1], "fit")
-    entries = [models] if isinstance(models, str) or hasattr(models, "fit") or pair else list(models)
+    entries = [models] if isinstance(models, str) or hasattr(models, "fit") else list(models)
     named: dict[str, Any] = {}
     for entry in entries:
         if isinstance(entry, str):
             if entry not in known:
-                raise ValueError(f"no model {entry!r}; there are: {listed(known, 20)}")
+                raise ValueError(
+                    f"no model {entry!r}; there are: {listed(known, 20)}. To name a model of your own, put the pair "
+                    f"into a list: models=[({entry!r}, model)]"
+                )
             name, model = entry, known[entry]()
         else:
             name, model = entry if isinstance(entry, tuple) else (getattr(entry, "name", None), entry)

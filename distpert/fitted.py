@@ -113,6 +113,9 @@ class Fit:
     def explained_share(self) -> float:
         """Share of the variance of latent responses that follows the embedding, ρ in the model.
 
+        Of responses as they are. Unseen ones are told from tempered responses, whose shares are a little different
+        (`distpert.unseen`).
+
         Factors count by the size of the shift they bring: the mean square of their loadings, weighted by the
         probability of the bins. A kernel of short range can follow nearly all the variance and still tell little of a
         gene that is far from all others: see `predictable_share`.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.embeddings import Embeddings
-from distpert.warm_start import explained_variance
+from distpert.gaussian_process import explained_variance
 
 # Length scales that are tried, in units of the median distance between training perturbations, with each power.
 LENGTH_SCALES = (0.25, 0.35, 0.42, 0.5, 0.6, 0.7, 1.0, 1.4, 2.0)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from distpert.warm_start import explained_variance
+from distpert.gaussian_process import explained_variance, leave_one_out, predict_normal
 
 TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
 SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
@@ -117,9 +117,8 @@ def expected_strengths(
     spread = logs.std()
     if spread == 0:
         return strengths.copy(), np.full(len(cross), strengths[0])
-    standardised = (logs - logs.mean()) / spread
-    share = explained_variance(standardised[:, None], eigenvalues, eigenvectors)[0][0]
-    precision = (eigenvectors / (share * eigenvalues + 1 - share)) @ eigenvectors.T
-    weighted = precision @ standardised
-    left_out = standardised - weighted / np.diag(precision)
-    return tuple(np.exp(logs.mean() + spread * told) for told in (left_out, share * cross @ weighted))
+    standardised = (logs - logs.mean())[:, None] / spread
+    share, _ = explained_variance(standardised, eigenvalues, eigenvectors)
+    left_out, _ = leave_one_out(share, eigenvalues, eigenvectors, standardised)
+    new, _ = predict_normal(share, eigenvalues, eigenvectors, cross, standardised, np.zeros_like(standardised))
+    return np.exp(logs.mean() + spread * left_out[:, 0]), np.exp(logs.mean() + spread * new[:, 0])

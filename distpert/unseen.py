@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from distpert.gaussian_process import leave_one_out, predict_normal
+from distpert.gaussian_process import explained_variance, leave_one_out, predict_normal
 from distpert.strengths import expected_strengths, left_out_slope, left_out_strengths, tempering
-from distpert.warm_start import explained_variance
 
 SMOOTHING = 0.5  # of residuals, in units of their deviation: see `Unseen.draw`
 STEPS = 20  # strengths, mean and slope are maximised in turn; more steps change none of them
@@ -177,11 +176,12 @@ def null_response(
 ) -> NDArray[np.float64]:
     r"""Response that shifts nothing, as nearly as there is one: what a perturbation without any effect would have.
 
-    .. math:: \min_o \; n \sum_{cgb} h_{cgb} \Big(\beta_{cgb} + \sum_k o_k \Lambda_{kgb}\Big)^2 + \sum_k o_k^2
+    .. math:: \min_o \; \frac{n}{C} \sum_{cgb} h_{cgb} \Big(\beta_{cgb} + \sum_k o_k \Lambda_{kgb}\Big)^2 + \sum_k o_k^2
 
-    with :math:`\beta` and :math:`\Lambda` free of what shifts all bins of a gene alike. To second order that is the
-    posterior mode for n cells whose histograms are those of controls. What all perturbations do in the same measure
-    stays, as do effects of being perturbed at all that no response can undo.
+    over C contexts, with :math:`\beta` and :math:`\Lambda` free of what shifts all bins of a gene alike. To second
+    order, and but for the concentration, that is the posterior mode for n cells whose histograms are the smoothed ones
+    of controls. What all perturbations do in the same measure stays, as do effects of being perturbed at all that no
+    response can undo.
 
     Parameters
     ----------

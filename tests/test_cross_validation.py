@@ -152,8 +152,14 @@ def test_named_models_and_draws():
     assert models == {"distpert": Distpert(num_draws=7), "control": models["control"], "mine": Pooled()}
     assert models["control"].name == "control"
     assert list(name_models("distpert", 7, keep=False)) == ["distpert"]
-    assert list(name_models(("mine", Pooled()), 7, keep=False)) == ["mine"]
+    assert list(name_models([("mine", Pooled())], 7, keep=False)) == ["mine"]
     assert list(name_models(("control", "pooled"), 7, keep=False)) == ["control", "pooled"]
+    assert name_models(("distpert", Pooled()), 7, keep=False) == {
+        "distpert": Distpert(num_draws=7),
+        "pooled_cells": Pooled(),
+    }
+    with pytest.raises(ValueError, match=r"no model 'mine'.*models=\[\('mine', model\)\]"):
+        name_models(("mine", Pooled()), 7, keep=False)
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -8,7 +8,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import kl_divergence
 from scipy import stats
 
-from distpert.gaussian_process import KernelNormal, predict_normal
+from distpert.gaussian_process import KernelNormal, explained_variance, predict_normal
 
 SHARES = np.array([0.0, 0.3, 0.97])
 
@@ -138,3 +138,40 @@ def test_prediction_at_the_limits():
     predicted = predict_normal(np.ones(1), *eigen, kernel, mean, none)
     np.testing.assert_allclose(predicted[0], mean, atol=1e-10)
     np.testing.assert_allclose(predicted[1], 0, atol=1e-6)
+
+
+def brute_force(z, matrix):
+    grid = np.linspace(0.01, 0.99, 50)
+    eye = np.eye(len(z))
+    evidence = [stats.multivariate_normal.logpdf(z, cov=rho * matrix + (1 - rho) * eye) for rho in grid]
+    return grid[np.argmax(evidence)], max(evidence)
+
+
+def test_explained_variance_by_brute_force():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(25, 2))
+    matrix = np.exp(-np.linalg.norm(points[:, None] - points, axis=-1))
+    shares = [0.05, 0.5, 0.9]
+    response = np.stack(
+        [np.linalg.cholesky(rho * matrix + (1 - rho) * np.eye(25)) @ rng.normal(size=25) for rho in shares], axis=1
+    )
+    share, evidence = explained_variance(response, *np.linalg.eigh(matrix))
+    expected = [brute_force(z, matrix) for z in response.T]
+    np.testing.assert_allclose(share, [e[0] for e in expected])
+    constant = 0.5 * response.size * np.log(2 * np.pi)
+    np.testing.assert_allclose(evidence - constant, sum(e[1] for e in expected), rtol=1e-10)
+
+
+def test_explained_share_follows_the_truth():
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(200, 2))
+    matrix = np.exp(-np.linalg.norm(points[:, None] - points, axis=-1) / 2)
+    chol = np.linalg.cholesky(matrix)
+    share = [
+        explained_variance(
+            np.sqrt(rho) * chol @ rng.normal(size=(200, 20)) + np.sqrt(1 - rho) * rng.normal(size=(200, 20)),
+            *np.linalg.eigh(matrix),
+        )[0].mean()
+        for rho in (0.1, 0.5, 0.9)
+    ]
+    np.testing.assert_allclose(share, (0.1, 0.5, 0.9), atol=0.1)

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal, norm
 
+from distpert.gaussian_process import explained_variance
 from distpert.strengths import (
     SLOPE_SCALE,
     TEMPER,
@@ -13,7 +14,6 @@ from distpert.strengths import (
     left_out_strengths,
     tempering,
 )
-from distpert.warm_start import explained_variance
 
 
 @pytest.fixture(scope="module")
