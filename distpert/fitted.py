@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +14,14 @@ from distpert.design import base_histograms, observed_controls, on_target_tilts,
 from distpert.embeddings import Embeddings
 from distpert.gaussian_process import leave_one_out
 from distpert.histograms import Histograms
-from distpert.kernels import Kernel, kernel_between
+from distpert.kernels import Kernel
 from distpert.labels import listed
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
 from distpert.prior_prediction import PriorPrediction, sample_prior
 from distpert.requested import requested_contexts, requested_labels
-from distpert.unseen import KernelEigen, Unseen, learn_unseen, null_response
+from distpert.responses import Responses
+from distpert.unseen import KernelEigen, learn_unseen, null_response
 
 if TYPE_CHECKING:
     import os
@@ -144,7 +144,7 @@ class Fit:
         About one for all if responses were normal; but some perturbations do much and many do little. See
         `distpert.unseen` for how the response of an unseen one is drawn.
         """
-        return self._unseen.strength
+        return self._responses.unseen.strength
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
@@ -227,17 +227,7 @@ class Fit:
         contexts = requested_contexts(context, self.histograms)
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, not {num_draws}")
-        response = np.empty((num_draws, len(labels), self.parameters.sizes["factor"]), np.float32)
-        on_target = np.empty((num_draws, len(labels), self.parameters.sizes["tilt"]), np.float32)
-        told = self._unseen_told([label for label in labels if label not in self.perturbations])
-        for i, label in enumerate(labels):
-            rng = np.random.default_rng([seed, crc32(label.encode())])
-            if label in told:
-                response[:, i] = self._unseen.draw(rng, *told[label], num_draws)
-            else:
-                response[:, i] = self._draw_seen(rng, label, num_draws)
-            mean, scale = self._tilt(label)
-            on_target[:, i] = mean + scale * rng.standard_normal((num_draws, len(mean)))
+        response, on_target = self._responses.draw(labels, num_draws, seed)
         return Prediction(
             fit=self,
             perturbations=labels,
@@ -306,7 +296,7 @@ class Fit:
         return {name: array.to_numpy().astype(np.float64) for name, array in small.items()}
 
     @cached_property
-    def _unseen(self) -> Unseen:
+    def _responses(self) -> Responses:
         parameters, is_control = self._doubles, self._groups[-1]
         origin = null_response(
             self.parameters["common"].to_numpy(),
@@ -314,12 +304,10 @@ class Fit:
             np.exp(self.log_control),
             int(self.histograms.n_cells.to_numpy()[is_control].sum()),
         )
-        weight = self._factor_weight
-        return learn_unseen(parameters["response"], parameters["response_scale"], self._kernel_eigen, weight, origin)
-
-    @property
-    def _kernel_eigen(self) -> KernelEigen:
-        return KernelEigen(self._doubles["eigenvalues"], self._doubles["eigenvectors"])
+        eigen = KernelEigen(parameters["eigenvalues"], parameters["eigenvectors"])
+        known = parameters["response"], parameters["response_scale"]
+        unseen = learn_unseen(*known, eigen, self._factor_weight, origin)
+        return Responses(self.perturbations, parameters, self.embeddings, self.kernel, eigen, unseen)
 
     @property
     def _factor_weight(self) -> NDArray[np.float64]:
@@ -345,24 +333,3 @@ class Fit:
         dataset = self.histograms.dataset
         names = zip(dataset["perturbation"].to_numpy(), dataset["context"].to_numpy(), strict=True)
         return {(str(label), str(context)): row for row, (label, context) in enumerate(names)}
-
-    def _unseen_told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, NDArray]]:
-        """Mean and deviation (factor,) of the response of each unseen label, and its strengths, for `Unseen.draw`."""
-        parameters, eigen = self._doubles, self._kernel_eigen
-        cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
-        told = self._unseen.told(parameters["response"], parameters["response_scale"], eigen, cross)
-        return dict(zip(labels, zip(*told, self._unseen.strengths_of(eigen, cross), strict=True), strict=True))
-
-    def _draw_seen(self, rng: np.random.Generator, label: str, num_draws: int) -> NDArray[np.float64]:
-        """Draw the response (draw, factor) of a training perturbation."""
-        row = self.perturbations.index(label)
-        mean, scale = self._doubles["response"][row], self._doubles["response_scale"][row]
-        return mean + scale * rng.standard_normal((num_draws, len(mean)))
-
-    def _tilt(self, label: str) -> tuple[NDArray, NDArray]:
-        """Mean and standard deviation (tilt,) of the tilt of a perturbed gene."""
-        parameters = self._doubles
-        if label not in self.perturbations:
-            return parameters["tilt_mean"], parameters["tilt_scale"]
-        row = self.perturbations.index(label)
-        return parameters["on_target"][row], parameters["on_target_scale"][row]

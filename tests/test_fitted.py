@@ -179,10 +179,10 @@ def test_unseen_responses_are_told_by_a_gaussian_process(fitted, unseen):
         distance = np.linalg.norm(left[:, None] - right[None], axis=-1)
         return np.exp(-((distance / fitted.kernel.length_scale) ** fitted.kernel.power))
 
-    learned = fitted._unseen
+    learned = fitted._responses.unseen
     divisor = learned.length[:, None] * learned.size
     response, scale = (fitted.parameters[name].to_numpy().astype(float) for name in ("response", "response_scale"))
-    told = fitted._unseen_told(unseen[:5])
+    told = fitted._responses.told(unseen[:5])
     mean, deviation, _ = (np.array(values) for values in zip(*told.values(), strict=True))
     for k, rho in enumerate(learned.share):
         tempered = ((response - learned.origin) / divisor)[:, k] - learned.centre[k]
@@ -206,8 +206,8 @@ def test_draws_of_seen_perturbations_follow_the_posterior(fitted):
 
 def test_draws_of_unseen_perturbations(fitted, unseen):
     """Moments of the smoothed bootstrap, in closed form."""
-    learned, n_draws = fitted._unseen, 80 * 250  # each training perturbation as often
-    mean, scale, strengths = fitted._unseen_told(unseen[:1])[unseen[0]]
+    learned, n_draws = fitted._responses.unseen, 80 * 250  # each training perturbation as often
+    mean, scale, strengths = fitted._responses.told(unseen[:1])[unseen[0]]
     prediction = fitted.predict(unseen[0], num_draws=n_draws)
     drawn = prediction.response[:, 0].astype(float)
     parts = np.sqrt(1 - SMOOTHING**2) * scale * learned.residual
@@ -226,7 +226,7 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
     """Against dense matrices without the row and column of the one left out."""
     parameters = context_fit.parameters
     vectors, values = parameters["eigenvectors"].to_numpy().astype(float), parameters["eigenvalues"].to_numpy()
-    kernel, learned = (vectors * values) @ vectors.T, context_fit._unseen
+    kernel, learned = (vectors * values) @ vectors.T, context_fit._responses.unseen
     m = (parameters["response"].to_numpy().astype(float) - learned.origin) / learned.size
     s = parameters["response_scale"].to_numpy().astype(float) / learned.size
     told, variance = np.empty_like(m), np.empty_like(m)

@@ -21,7 +21,7 @@ from report import HALVES, differences, mean_scores, without_artefacts
 from screens import AUTO, open_screen
 
 import distpert
-from distpert import fitted, fitting, inference, kernels, strengths, unseen
+from distpert import fitted, fitting, inference, kernels, responses, strengths, unseen
 from distpert import model as model_module
 from distpert.cross_validation import Distpert
 from distpert.cross_validation_models import DistpertFit
@@ -80,7 +80,7 @@ class Changed:
                 change(fitting, "choose_kernel", scaled(fitting.choose_kernel, self.length_factor))
             if self.linear:
                 between = with_linear(kernels.kernel_between, self.linear)
-                for module in (kernels, fitted):
+                for module in (kernels, responses):
                     change(module, "kernel_between", between)
             if self.basis or self.penetrance < 1:
                 inference._compile.cache_clear()  # what is compiled holds the story as it was
