@@ -19,7 +19,7 @@ if not (SCRIPTS / "run.py").exists():
 @pytest.fixture(scope="module")
 def scripts():
     """The scripts find each other as they do when run: by the folder that they are in."""
-    names = ("report", "pictures", "run", "screens", "model_selection", "calibrate")
+    names = ("report", "pictures", "run", "screens", "model_selection", "calibrate", "distance")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLBACKEND", "Agg")
         patch.syspath_prepend(SCRIPTS)
@@ -403,3 +403,16 @@ def test_calibration_from_end_to_end(scripts, files, tmp_path, capsys):
     scripts["calibrate"].main(settings)  # goes on where it stopped, here at the end
     assert (tmp_path / "folds" / "distpert_0.nc").stat().st_mtime_ns == kept
     assert (tmp_path / "calibration.md").read_text() == text
+
+
+def test_width_and_error_rise_with_distance(scripts, tmp_path, capsys):
+    scripts["distance"].main(["--out", str(tmp_path), "--screens", "1", "--draws", "30"])
+    text = (tmp_path / "distance.md").read_text()
+    assert capsys.readouterr().out.strip() in text
+    assert "80 left out" in text
+    rows = [[float(cell) for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[2:3].isdigit()]
+    distance, width, error, _, _ = np.transpose(rows)
+    assert len(distance) == 4
+    assert (np.diff(distance) > 0).all()
+    assert width[-1] > width[0]
+    assert error[-1] > error[0]
