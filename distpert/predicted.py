@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distpert.cell_numbers import aligned_numbers
 from distpert.draws import Block, Result, blocks, map_blocks
-from distpert.labels import canonical_label, listed
 from distpert.moments import MOMENTS
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from distpert.histograms import Histograms
 
-    CellNumbers: TypeAlias = int | Mapping[str, int] | ArrayLike | None
+    CellNumbers: TypeAlias = int | Mapping[str, int] | pd.Series | pd.DataFrame | xr.DataArray | ArrayLike | None
 
 STATISTICS = ("median", "lower", "upper")
 
@@ -65,21 +66,14 @@ class Predicted:
         """Numbers of cells (perturbation, context)."""
         if n_cells is None:
             return None
-        if isinstance(n_cells, Mapping):
-            control = self.training.control
-            n_cells = {canonical_label(label, control): number for label, number in n_cells.items()}
-            if missing := [p for p in self.perturbations if p not in n_cells]:
-                raise KeyError(f"n_cells has no number for {listed(missing)}")
-            n_cells = np.array([n_cells[p] for p in self.perturbations])[:, None]
-        elif np.ndim(n_cells):
-            n_cells = np.asarray(n_cells)
-            allowed = [(len(self.perturbations), *tail) for tail in ((), (1,), (len(self.contexts),))]
-            if n_cells.shape not in allowed:
-                raise ValueError(
-                    f"n_cells has shape {n_cells.shape}, but must be (perturbation, [context]): {allowed[-1]}"
-                )
-            n_cells = n_cells.reshape(len(self.perturbations), -1)
-        given = np.broadcast_to(n_cells, (len(self.perturbations), len(self.contexts)))
+        shape = (len(self.perturbations), len(self.contexts))
+        numbers = aligned_numbers(n_cells, self.perturbations, self.contexts, self.training.control)
+        if numbers is None:
+            numbers = np.asarray(n_cells)
+            if numbers.shape not in ((), shape[:1], (shape[0], 1), shape):
+                raise ValueError(f"n_cells has shape {numbers.shape}, but must be (perturbation, [context]): {shape}")
+            numbers = numbers.reshape(len(numbers), -1) if numbers.ndim else numbers
+        given = np.broadcast_to(numbers, shape)
         if not (given >= 1).all():
             raise ValueError(f"n_cells must be at least 1, but the smallest is {given.min()}")
         if (given != np.floor(given)).any():

@@ -143,8 +143,8 @@ class Prediction(Predicted):
         ----------
         n_cells
             If given, the moments that this many cells drawn from each distribution would show: the predictive
-            distribution for an experiment of that size. A number, a mapping with one for each perturbation, or an array
-            (perturbation, [context]).
+            distribution for an experiment of that size. A number, one for each perturbation (a mapping or a Series), a
+            DataArray or DataFrame (perturbation, [context]), all of which go by their labels, or an array in order.
 
         Returns
         -------

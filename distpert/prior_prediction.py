@@ -117,8 +117,8 @@ class PriorPrediction(Predicted):
         Parameters
         ----------
         n_cells
-            If given, the moments that this many cells drawn from each distribution would show. A number, a mapping with
-            one for each perturbation, or an array (perturbation, [context]).
+            If given, the moments that this many cells drawn from each distribution would show; in the forms that
+            `Prediction.moments` takes.
 
         Returns
         -------

@@ -85,6 +85,8 @@ def test_numbers_of_cells(places):
     assert places._cells(4).tolist() == [[4, 4], [4, 4]]
     with pytest.raises(ValueError, match=r"n_cells has shape \(3,\), but must be .*: \(2, 2\)"):
         places._cells([1, 2, 3])
+    with pytest.raises(ValueError, match=r"n_cells must be at least 1, but the smallest is 0"):
+        places._cells({"P": 3, "Q+R": 0})
 
 
 def test_quantiles_leave_out_shapes_that_are_not_defined():

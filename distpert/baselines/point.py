@@ -130,8 +130,8 @@ class PointPrediction(Predicted):
         Parameters
         ----------
         n_cells
-            If given, each draw has the moments that this many cells drawn from the histogram would show. A number, a
-            mapping with one for each perturbation, or an array (perturbation, [context]).
+            If given, each draw has the moments that this many cells drawn from the histogram would show; in the forms
+            that `Prediction.moments` takes.
         num_draws
             Number of such draws.
 
