@@ -126,7 +126,7 @@ def cross_validate(
     screen = read_screen(adata, **keys)
     embeddings = as_embeddings(embeddings, adata, genes=[*set(screen.perturbation.tolist()), *screen.genes])
     usable, others = _usable(screen, embeddings)
-    splits = split_perturbations(usable, n_folds, seed=seed, training_only=others)
+    splits = split_perturbations(usable, n_folds, control=screen.control, seed=seed, training_only=others)
     chosen = _choose_folds(folds, splits, usable)
     attrs = {"n_folds": len(splits.folds), "seed": splits.seed, "version": version("distpert")}
     folder = None

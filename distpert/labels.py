@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 CONTROL_LABELS = ("control", "ctrl", "non-targeting")
 
@@ -29,6 +30,32 @@ def canonical_label(label: str, control: str) -> str:
     if label == control or "+" not in label or not parts:
         return label
     return "+".join(sorted(part for part in parts if part not in (control, *CONTROL_LABELS))) or control
+
+
+def canonical_labels(labels: Iterable[Any], control: str) -> list[str]:
+    """Give each of some labels in its canonical form.
+
+    Parameters
+    ----------
+    labels
+        As a user gives them.
+    control
+        The label of control cells.
+
+    Returns
+    -------
+    list of str
+        As `canonical_label` gives them, in order.
+
+    Raises
+    ------
+    TypeError
+        If a label is no string.
+    """
+    given = list(labels)
+    if wrong := [label for label in given if not isinstance(label, str)]:
+        raise TypeError(f"a label is a str, and a pair is written 'A+B'; got {wrong[0]!r}")
+    return [canonical_label(label, control) for label in given]
 
 
 def genes_of(label: str) -> tuple[str, ...]:

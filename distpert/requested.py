@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distpert.embeddings import Embeddings
-from distpert.labels import canonical_label, listed
+from distpert.labels import canonical_labels, listed
 from distpert.symbols import nearest_symbols
 
 if TYPE_CHECKING:
@@ -42,12 +42,10 @@ def requested_labels(
     ValueError
         If there is none, one is named twice, or one is that of the controls.
     """
-    given: list[Any] = [perturbations] if isinstance(perturbations, str) else list(perturbations)
-    if not given:
+    given = [perturbations] if isinstance(perturbations, str) else perturbations
+    labels = canonical_labels(given, training.control)
+    if not labels:
         raise ValueError("no perturbation to predict")
-    if wrong := [label for label in given if not isinstance(label, str)]:
-        raise TypeError(f"a label is a str, and a pair is written 'A+B'; got {wrong[0]!r}")
-    labels = [canonical_label(label, training.control) for label in given]
     if training.control in labels:
         raise ValueError(f"{training.control!r} labels the controls, whose histograms were observed: see Fit.control")
     if repeated := sorted({label for label in labels if labels.count(label) > 1}):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distpert.labels import genes_of, listed
+from distpert.labels import CONTROL_LABELS, canonical_label, canonical_labels, genes_of, listed
 
 UNSEEN_SINGLE = "unseen_single"
 
@@ -33,6 +33,7 @@ class Fold:
 
     def trains_on(self, label: str) -> bool:
         """Whether a label may be in training: it is not held out, and none of its genes is."""
+        label = canonical_label(label, CONTROL_LABELS[0])  # B+A is held out where A+B is
         return label not in self.held_out and not set(genes_of(label)).intersection(self.genes)
 
 
@@ -98,7 +99,12 @@ class Splits:
 
 
 def split_perturbations(
-    labels: Iterable[str], n_folds: int = 9, *, seed: int = 0, training_only: Iterable[str] = ()
+    labels: Iterable[str],
+    n_folds: int = 9,
+    *,
+    control: str = "control",
+    seed: int = 0,
+    training_only: Iterable[str] = (),
 ) -> Splits:
     """Split perturbations into folds, each held out once as something the model has not seen.
 
@@ -110,9 +116,12 @@ def split_perturbations(
     Parameters
     ----------
     labels
-        Canonical labels ``A``, ``A+B`` without the control.
+        Labels ``A``, ``A+B`` as the data have them, once or more often: ``B+A`` is ``A+B`` and ``A+ctrl`` is ``A``.
+        Those of control cells are left out.
     n_folds
         Number of folds, at least 2. As many folds as there are genes leave one gene out at a time.
+    control
+        Label of the control cells. The usual three (``control``, ``ctrl``, ``non-targeting``) are known.
     seed
         The same seed gives the same folds.
     training_only
@@ -124,6 +133,8 @@ def split_perturbations(
 
     Raises
     ------
+    TypeError
+        If a label is no string.
     ValueError
         If there are fewer than 2 folds, fewer labels or genes than folds, or a fold would leave nothing to train on.
 
@@ -131,7 +142,7 @@ def split_perturbations(
     ----------
     .. [1] Roohani, Huang & Leskovec 2024, Nature Biotechnology 42, 927 (GEARS).
     """
-    labels, training_only = sorted(set(labels)), sorted(set(training_only))
+    labels, training_only = (_perturbations(given, control) for given in (labels, training_only))
     genes = sorted({gene for label in labels for gene in genes_of(label)})
     combinations = [label for label in labels if _is_combination(label)]
     n_folds = operator.index(n_folds)
@@ -154,6 +165,12 @@ def split_perturbations(
         seen = {gene for label in training for gene in genes_of(label)}
         folds.append(Fold(tuple(sorted(hidden)), {label: _category(label, seen) for label in held_out}))
     return Splits(tuple(folds), operator.index(seed))
+
+
+def _perturbations(labels: Iterable[str], control: str) -> list[str]:
+    """Sort out what is perturbed: each label once, in its canonical form, without controls."""
+    given = [labels] if isinstance(labels, str) else labels
+    return sorted(set(canonical_labels(given, control)) - {control, *CONTROL_LABELS})
 
 
 def _is_combination(label: str) -> bool:

@@ -84,6 +84,20 @@ def test_labels_for_training_only():
     assert of_a.held_out["A+C"] == "combo_seen1"  # C is seen in C+NEW
 
 
+def test_labels_are_read_as_those_of_a_screen_are():
+    """Nothing leaks because it is written in another way, and controls are not perturbations."""
+    canonical = ["A", "B", "C", "D", "A+B", "C+D"]
+    written = ["A", "ctrl+A", "B ", "C+control", "D", "B+A", "A+B", "D+C", "control", "ctrl+ctrl", "non-targeting"]
+    expected = split_perturbations(canonical, 3, training_only=["A+E"])
+    assert split_perturbations(written, 3, training_only=["E+A", "control"]) == expected
+    named = ["A+NT" if label == "A" else label for label in canonical]
+    assert split_perturbations([*named, "NT", "NT+NT"], 3, control="NT", training_only=["A+E"]) == expected
+    for fold in expected.folds:
+        assert fold.trains_on("control")
+        for label, other in {"A+B": "B+A", "C+D": "D+C+ctrl", "A": "A+ctrl"}.items():
+            assert fold.trains_on(other) == fold.trains_on(label)
+
+
 def test_seed():
     one, same, other = (split_perturbations([*SINGLES, *PAIRS], 5, seed=seed) for seed in (1, 1, 2))
     assert one == same
@@ -120,3 +134,7 @@ def test_errors():
         split_perturbations(["A+B", "A+C"], 2)
     with pytest.raises(TypeError):
         split_perturbations(SINGLES, 2.5)
+    with pytest.raises(TypeError, match=r"a label is a str, .*; got nan"):
+        split_perturbations([*SINGLES, float("nan")])
+    with pytest.raises(ValueError, match="0 perturbations cannot be split into 9 folds: none"):
+        split_perturbations(["control"])
