@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.labels import canonical_label, genes_of, listed, resolve_control
+from distpert.labels import CONTROL_LABELS, canonical_label, genes_of, listed, resolve_control
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,6 +106,12 @@ def read_screen(
         If the data cannot be used: backed on disk, no genes, duplicate or missing gene symbols, no control
         cells, a label that is the text of a missing value (``nan``), a labelled cell without context, a value that
         is negative or not finite.
+
+    Warns
+    -----
+    UserWarning
+        For cells without a label, for those with the name of another usual control, and for values that are not
+        log-normalised.
     """
     from anndata import AnnData
 
@@ -120,6 +126,14 @@ def read_screen(
         warnings.warn(
             f"{unlabelled:,} of {len(perturbation):,} cells have no label in adata.obs[{perturbation_key!r}] "
             "and are left out; a missing label never counts as control",
+            UserWarning,
+            stacklevel=3,
+        )
+    if others := [name for name in CONTROL_LABELS if name != control and (perturbation == name).any()]:
+        warnings.warn(
+            f"adata.obs[{perturbation_key!r}] has cells labelled {listed(others)} besides those of the control "
+            f"{control!r}: they are taken as perturbed. If they are control cells, label them {control!r} too; if not, "
+            "leave them out",
             UserWarning,
             stacklevel=3,
         )

@@ -134,6 +134,22 @@ def test_no_control():
     assert screen.control == "NT"
 
 
+@pytest.mark.parametrize(
+    ("labels", "options", "others"),
+    [
+        (["control", "A", "non-targeting", "A", "A+ctrl", "non-targeting"], {}, "non-targeting"),
+        (["control", "ctrl", "non-targeting", "A", "A+ctrl", "A"], {"control": "ctrl"}, "control, non-targeting"),
+        (["NT", "A", "ctrl", "A", "B+NT", "NT"], {"control": "NT"}, "ctrl"),
+        (["A", "ctrl", "A", "A", "B", "B"], {"control": "NT", "fallback_control": "NT"}, "ctrl"),
+    ],
+)
+def test_cells_of_another_usual_control(labels, options, others):
+    with pytest.warns(UserWarning, match=f"labelled {others} besides .* label them '.*' too") as caught:
+        screen = read_screen(make(labels=labels), **options)
+    assert len(caught) == 1
+    assert set(others.split(", ")) <= set(screen.perturbation)
+
+
 def test_not_an_anndata():
     with pytest.raises(TypeError, match=r"expected an anndata.AnnData .* got DataFrame"):
         read_screen(pd.DataFrame())
