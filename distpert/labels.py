@@ -24,12 +24,23 @@ def canonical_label(label: str, control: str) -> str:
         `label` without spaces around its parts, without control parts (``A+ctrl`` and ``ctrl+A`` are
         ``A``, ``ctrl+ctrl`` is `control`) and with its genes sorted (``B+A`` is ``A+B``). A label of one
         part stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If a gene is named twice (``A+A``): it would be taken for another perturbation than ``A``.
     """
     label = label.strip()
     parts = genes_of(label)
     if label == control or "+" not in label or not parts:
         return label
-    return "+".join(sorted(part for part in parts if part not in (control, *CONTROL_LABELS))) or control
+    genes = sorted(part for part in parts if part not in (control, *CONTROL_LABELS))
+    if repeated := sorted({gene for gene in genes if genes.count(gene) > 1}):
+        once = "+".join(dict.fromkeys(genes))
+        raise ValueError(
+            f"the label {label!r} names {listed(repeated)} twice. A gene perturbed twice is one gene: label it {once!r}"
+        )
+    return "+".join(genes) or control
 
 
 def canonical_labels(labels: Iterable[Any], control: str) -> list[str]:
@@ -51,6 +62,8 @@ def canonical_labels(labels: Iterable[Any], control: str) -> list[str]:
     ------
     TypeError
         If a label is no string.
+    ValueError
+        If a label names a gene twice.
     """
     given = list(labels)
     if wrong := [label for label in given if not isinstance(label, str)]:

@@ -40,7 +40,7 @@ def requested_labels(
     TypeError
         If a label is no string.
     ValueError
-        If there is none, one is named twice, or one is that of the controls.
+        If there is none, one is named twice or names a gene twice, or one is that of the controls.
     """
     given = [perturbations] if isinstance(perturbations, str) else perturbations
     labels = canonical_labels(given, training.control)

@@ -104,8 +104,8 @@ def read_screen(
         If a column or layer is unknown.
     ValueError
         If the data cannot be used: backed on disk, no genes, duplicate or missing gene symbols, no control
-        cells, a label that is the text of a missing value (``nan``), a labelled cell without context, a value that
-        is negative or not finite.
+        cells, a label that is the text of a missing value (``nan``) or names a gene twice (``A+A``), a labelled cell
+        without context, a value that is negative or not finite.
 
     Warns
     -----

@@ -33,6 +33,13 @@ def test_canonical_label(label, canonical):
     assert canonical_label(canonical, "NT") == canonical
 
 
+@pytest.mark.parametrize(("label", "gene", "once"), [("A+A", "A", "A"), ("A+ctrl+ A", "A", "A"), ("B+A+B", "B", "A+B")])
+def test_a_gene_named_twice(label, gene, once):
+    with pytest.raises(ValueError, match=f"the label '{re.escape(label)}' names {gene} twice.* '{re.escape(once)}'$"):
+        canonical_label(label, "NT")
+    assert canonical_label("NT+NT+ctrl+ctrl", "NT") == "NT"
+
+
 def test_control_with_a_plus_sign_is_left_alone():
     assert canonical_label("safe+NT", "safe+NT") == "safe+NT"
 

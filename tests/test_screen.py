@@ -93,6 +93,11 @@ def test_the_text_of_a_missing_value_is_no_label(text):
         read_screen(adata)
 
 
+def test_a_gene_perturbed_twice_is_refused():
+    with pytest.raises(ValueError, match=r"the label 'A\+A' names A twice"):
+        read_screen(make(labels=["control", "A+A", "A", "B", "B", "control"]))
+
+
 def test_labels_that_only_resemble_a_missing_value():
     labels = ["None", "NANOG", "NAN", "A+None", "NA", "None"]
     assert read_screen(make(labels=labels), control="None").perturbation.tolist() == [
