@@ -16,13 +16,13 @@ from distpert.counting import bin_edges, gene_ranges
 from distpert.cross_validation_files import describe_data, open_folder, read_scores, write_scores
 from distpert.cross_validation_models import Distpert, name_models
 from distpert.embeddings import Embeddings, as_embeddings
-from distpert.fitting import FEWEST_PERTURBATIONS
 from distpert.groups import group_cells
 from distpert.histograms import Histograms, count_screen
 from distpert.labels import listed
 from distpert.scoring import score
 from distpert.screen import Screen, read_screen
 from distpert.splits import Fold, Splits, split_perturbations
+from distpert.trainable import FEWEST_PERTURBATIONS
 
 if TYPE_CHECKING:
     import os
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
     from distpert.baselines import Baseline
     from distpert.cross_validation_models import Model
-    from distpert.embeddings import EmbeddingSource
+    from distpert.embeddings import EmbeddingSources
 
 __all__ = ["Distpert", "cross_validate"]
 
 
 def cross_validate(
     adata: AnnData,
-    embeddings: EmbeddingSource | Sequence[EmbeddingSource],
+    embeddings: EmbeddingSources,
     *,
     models: Model | Sequence[Model] = ("distpert", "control", "pooled"),
     n_folds: int = 9,

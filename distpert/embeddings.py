@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import ArrayLike, NDArray
 
-    EmbeddingSource: TypeAlias = "Embeddings | pd.DataFrame | Mapping[str, ArrayLike] | str"
+EmbeddingSource: TypeAlias = "Embeddings | pd.DataFrame | Mapping[str, ArrayLike] | str"
+EmbeddingSources: TypeAlias = "EmbeddingSource | Sequence[EmbeddingSource]"
 
 __all__ = ["Embeddings", "as_embeddings", "standardise"]
 
@@ -123,7 +124,7 @@ class Embeddings:
 
 
 def as_embeddings(
-    embeddings: EmbeddingSource | Sequence[EmbeddingSource],
+    embeddings: EmbeddingSources,
     adata: AnnData | None = None,
     *,
     genes: Iterable[str] = (),

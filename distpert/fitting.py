@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -21,20 +21,21 @@ from distpert.kernels import Kernel, choose_kernel
 from distpert.labels import listed
 from distpert.model import Batch, Design, Priors
 from distpert.screen import read_screen
+from distpert.trainable import check_controls, check_embedded
 from distpert.warm_start import factorise, regress_tilts
 
 if TYPE_CHECKING:
     import xarray as xr
     from anndata import AnnData
 
-    from distpert.embeddings import EmbeddingSource
+    from distpert.embeddings import EmbeddingSources
 
-FEWEST_PERTURBATIONS = 3
+_NO_EMBEDDING = "kept in training, but they tell nothing of other perturbations"
 
 
 def fit(
     adata: AnnData | Histograms,
-    embeddings: EmbeddingSource | Sequence[EmbeddingSource],
+    embeddings: EmbeddingSources,
     *,
     perturbation_key: str = "perturbation",
     control: str = "control",
@@ -123,10 +124,10 @@ def fit(
                 "the histograms are already counted: perturbation_key, control, context_key, layer, gene_symbols and "
                 "n_bins belong to count_histograms"
             )
-        _check_controls(histograms)
+        check_controls(histograms)
         labels = histograms.perturbations
         embeddings = as_embeddings(embeddings, genes=[*labels, *histograms.genes])
-        _check_perturbations(labels, embeddings)
+        check_embedded(labels, embeddings, others=_NO_EMBEDDING)
     else:
         screen = read_screen(
             adata,
@@ -138,7 +139,7 @@ def fit(
         )
         labels = tuple(sorted(set(screen.perturbation.tolist()) - {"", screen.control}))
         embeddings = as_embeddings(embeddings, adata, genes=[*labels, *screen.genes])
-        _check_perturbations(labels, embeddings)
+        check_embedded(labels, embeddings, others=_NO_EMBEDDING)
         histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
 
     _warn_of_bare_contexts(histograms)
@@ -167,15 +168,6 @@ def fit(
         },
         seconds=time.perf_counter() - started,
     )
-
-
-def _check_controls(histograms: Histograms) -> None:
-    """Refuse histograms of held-out cells, which may have been counted without controls."""
-    groups = histograms.dataset
-    is_control = (groups["perturbation"] == histograms.control).to_numpy()
-    if without := sorted(set(histograms.contexts) - set(groups["context"].to_numpy()[is_control].tolist())):
-        where = f" in {listed(without)}" if histograms.context_key else ""
-        raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
 
 
 def _warn_of_bare_contexts(histograms: Histograms) -> None:
@@ -236,28 +228,6 @@ def _prepare(
         start["context_shift"] = np.where(informed[:, None, None], factors.common - common, 0)
     groups = Batch(counts.astype(np.float32), n_cells.astype(np.int32), group_perturbation, group_context)
     return design, groups, start, kernel
-
-
-def _check_perturbations(perturbations: Sequence[str], embeddings: Embeddings) -> None:
-    if len(perturbations) < FEWEST_PERTURBATIONS:
-        raise ValueError(
-            f"the screen has {len(perturbations)} perturbations; at least {FEWEST_PERTURBATIONS} are needed"
-        )
-    missing = embeddings.missing(perturbations)
-    usable = len(perturbations) - len(missing)
-    if usable < FEWEST_PERTURBATIONS:
-        genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))
-        raise ValueError(
-            f"{usable} of {len(perturbations)} training perturbations have an embedding; at least "
-            f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. The embeddings are of "
-            f"{listed(embeddings.genes, 5)}: do they use the same symbols?"
-        )
-    if missing:
-        warnings.warn(
-            f"no embedding for {listed(missing)}: kept in training, but they tell nothing of other perturbations",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _label_parameters(parameters: Mapping[str, NDArray], histograms: Histograms, design: Design) -> xr.Dataset:

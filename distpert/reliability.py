@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from anndata import AnnData
 
-    from distpert.embeddings import EmbeddingSource
+    from distpert.embeddings import EmbeddingSources
     from distpert.histograms import Histograms
 
 _DIMS = {
@@ -40,7 +40,7 @@ def calibration(
     *,
     levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95),
     n_strata: int = 4,
-    embeddings: EmbeddingSource | Sequence[EmbeddingSource] | None = None,
+    embeddings: EmbeddingSources | None = None,
     num_pit_bins: int = 20,
     n_resamples: int = 1000,
     seed: int = 0,
@@ -218,7 +218,7 @@ def _check_options(
 
 
 def _distances(
-    prediction: Forecast, source: EmbeddingSource | Sequence[EmbeddingSource] | None, adata: AnnData | Histograms
+    prediction: Forecast, source: EmbeddingSources | None, adata: AnnData | Histograms
 ) -> NDArray[np.float64] | None:
     """Euclidean distance (perturbation,) from the nearest embedding in training, None without embeddings."""
     from distpert.embeddings import as_embeddings

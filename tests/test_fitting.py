@@ -359,7 +359,7 @@ def test_key_with_counted_histograms(small, small_fit, no_optimisation):
 def test_too_few_perturbations(small, no_optimisation):
     labels = labels_of(small)
     adata = small.adata[labels.isin(["control", "GENE0", "GENE1"])].copy()
-    with pytest.raises(ValueError, match=r"the screen has 2 perturbations; at least 3 are needed"):
+    with pytest.raises(ValueError, match=r"the training has 2 perturbations; at least 3 are needed"):
         refit(adata, small.embeddings)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.training import TrainingShares, add_shift, check_training, stand_in
 from distpert.draws import softmax
-from distpert.embeddings import Embeddings
+from distpert.embeddings import EmbeddingSources
 from distpert.histograms import Histograms
 from distpert.labels import genes_of
 
@@ -70,7 +70,7 @@ class Additive:
         if self.prior_cells is not None and not (0 < self.prior_cells < np.inf):
             raise ValueError(f"prior_cells must be a number above 0, not {self.prior_cells}")
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
         """Collect the shifts of perturbations of one gene; see `Baseline.fit`.
 
         Raises
@@ -78,7 +78,7 @@ class Additive:
         ValueError
             If a context has no control cells, or no perturbation in training is of one gene.
         """
-        check_training(histograms)
+        embeddings = check_training(histograms, embeddings)
         singles = tuple(label for label in histograms.perturbations if len(genes_of(label)) == 1)
         if not singles:
             raise ValueError("no perturbation in training is of one gene, so there are no shifts to add")

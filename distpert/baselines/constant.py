@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.training import TrainingShares, check_training, smooth
-from distpert.embeddings import Embeddings
+from distpert.embeddings import Embeddings, EmbeddingSources
 from distpert.histograms import Histograms
 
 
@@ -24,9 +24,9 @@ class ControlHistogram:
 
     name: ClassVar[str] = "control"
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
         """Take the controls of each context; see `Baseline.fit`."""
-        check_training(histograms, fewest=0)
+        embeddings = check_training(histograms, embeddings, fewest=0)
         shares = TrainingShares(histograms)
         return _constant(self.name, histograms, embeddings, smooth(shares.control, shares.n_control))
 
@@ -43,9 +43,9 @@ class PooledHistogram:
 
     name: ClassVar[str] = "pooled"
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
         """Pool the perturbed cells of each context; see `Baseline.fit`."""
-        check_training(histograms)
+        embeddings = check_training(histograms, embeddings)
         return _constant(self.name, histograms, embeddings, TrainingShares(histograms).smoothed_pooled)
 
 
@@ -58,9 +58,9 @@ class PooledMean:
 
     name: ClassVar[str] = "pooled_mean"
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
         """Average the perturbed cells of each context; see `Baseline.fit`."""
-        check_training(histograms)
+        embeddings = check_training(histograms, embeddings)
         means = (TrainingShares(histograms).pooled * histograms.centers.to_numpy()).sum(axis=-1)
         return _constant(self.name, histograms, embeddings, means, "means")
 

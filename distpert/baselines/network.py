@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from distpert.baselines.network_predictor import NetworkPredictor, check_networks, fit_networks, pooled_logits
 from distpert.baselines.network_tuning import NetworkSettings
 from distpert.baselines.training import TrainingShares
-from distpert.embeddings import Embeddings
+from distpert.embeddings import EmbeddingSources
 from distpert.histograms import Histograms
 
 WASSERSTEIN_WEIGHT = 0.75
@@ -68,7 +68,7 @@ class HistogramNetwork(NetworkSettings):
         """Short name."""
         return "network" if self.loss == "wasserstein" else "network_cross_entropy"
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> NetworkPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> NetworkPredictor:
         """Tune and train networks; see `Baseline.fit`.
 
         Raises
@@ -81,7 +81,7 @@ class HistogramNetwork(NetworkSettings):
         UserWarning
             Names training perturbations without an embedding: the network does not learn from them.
         """
-        check_networks(histograms, embeddings)
+        embeddings = check_networks(histograms, embeddings)
         return fit_networks(self.name, histograms, embeddings, self._head, self, seed=seed)
 
     def _head(self, shares: TrainingShares) -> HistogramHead:
@@ -106,9 +106,9 @@ class MeanNetwork(NetworkSettings):
 
     name: ClassVar[str] = "network_mean"
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> NetworkPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> NetworkPredictor:
         """Tune and train networks; see `HistogramNetwork.fit`."""
-        check_networks(histograms, embeddings)
+        embeddings = check_networks(histograms, embeddings)
         return fit_networks(self.name, histograms, embeddings, _mean_head, self, seed=seed, what="means")
 
 

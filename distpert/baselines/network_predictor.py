@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -18,12 +17,10 @@ from distpert.baselines.network_training import Groups, Head, Layers, apply_laye
 from distpert.baselines.network_tuning import NetworkSettings, Tuned, tune
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.training import TrainingShares, check_training, stand_in
-from distpert.embeddings import Embeddings
+from distpert.embeddings import Embeddings, EmbeddingSources
 from distpert.histograms import Histograms
-from distpert.labels import listed
+from distpert.trainable import check_embedded
 from distpert.warm_start import SHRINK_CELLS
-
-FEWEST_PERTURBATIONS = 3
 
 
 class PredictingHead(Head, Protocol):
@@ -108,31 +105,27 @@ def _predict(head: PredictingHead, networks: tuple[Layers, ...], embedding: Floa
     return jnp.mean(jnp.stack([head.predict(apply_layers(layers, embedding)[0]) for layers in networks]), axis=0)
 
 
-def check_networks(histograms: Histograms, embeddings: Embeddings) -> None:
+def check_networks(histograms: Histograms, embeddings: EmbeddingSources) -> Embeddings:
     """Refuse a training that is too small; name perturbations without an embedding.
+
+    Returns
+    -------
+    Embeddings
 
     Raises
     ------
-    ValueError
-        If a context has no control cells, or fewer than 3 training perturbations have an embedding.
+    TypeError, ValueError
+        As `check_training` does, or if fewer than 3 training perturbations have an embedding.
 
     Warns
     -----
     UserWarning
         Names training perturbations without an embedding.
     """
-    check_training(histograms)
-    missing = [label for label in histograms.perturbations if not embeddings.has(label)]
-    n_known = len(histograms.perturbations) - len(missing)
-    if n_known < FEWEST_PERTURBATIONS:
-        raise ValueError(
-            f"{n_known} of {len(histograms.perturbations)} training perturbations have an embedding; at least "
-            f"{FEWEST_PERTURBATIONS} are needed. Without one: {listed(missing)}"
-        )
-    if missing:
-        warnings.warn(
-            f"no embedding for {listed(missing)}: the network does not learn from them", UserWarning, stacklevel=3
-        )
+    embeddings = check_training(histograms, embeddings)
+    others = "the network does not learn from them"
+    check_embedded(histograms.perturbations, embeddings, others=others, stacklevel=4)
+    return embeddings
 
 
 def pooled_logits(shares: TrainingShares) -> NDArray[np.float64]:

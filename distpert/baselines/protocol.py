@@ -4,7 +4,8 @@ Write a frozen dataclass of the method's settings with a ``name`` and a ``fit``,
 `LabelPredictor`, or an object of your own with a ``predict``. Nothing needs to be inherited or registered:
 `distpert.cross_validate` takes such an object as it stands. `distpert.baselines.constant` shows it in a page.
 
-- ``fit`` sees the training counts alone, already with the bins that predictions have. Start it with `check_training`.
+- ``fit`` sees the training counts alone, already with the bins that predictions have. Start it with
+  ``embeddings = check_training(histograms, embeddings)``, which takes embeddings in any form.
 - A ``predict`` of your own hands `requested_labels` and `requested_contexts` what it was asked for, so that mistakes
   are told as `Fit.predict` tells them, and returns `PointPrediction.from_probs` or, for a method that predicts means
   alone, `PointPrediction.from_means`.
@@ -70,7 +71,8 @@ class Baseline(Protocol):
         histograms
             Counts of the training groups, with control groups in every context.
         embeddings
-            Of every gene that can be predicted; perturbations in training may lack one.
+            Of every gene that can be predicted; perturbations in training may lack one. `distpert.cross_validate` gives
+            `Embeddings`; the baselines here take any form that `distpert.fit` does, but for keys of an AnnData.
         seed
             The same seed gives the same fit.
 
@@ -80,6 +82,8 @@ class Baseline(Protocol):
 
         Raises
         ------
+        TypeError
+            If the histograms are none, or the embeddings are of another type.
         ValueError
             If a context has no control cells, or the training perturbations are too few for the method.
         """

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.training import TrainingShares, check_training
-from distpert.embeddings import Embeddings
+from distpert.embeddings import Embeddings, EmbeddingSources
 from distpert.histograms import Histograms
 from distpert.kernels import distances
-from distpert.labels import listed
+from distpert.trainable import check_embedded
 
-FEWEST_PERTURBATIONS = 3
 # From next to no regularisation to next to no slope, for vectors of length one.
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)
 N_COMPONENTS = 20
@@ -58,7 +57,7 @@ class Ridge:
         if not self.penalties or not all(0 < penalty < np.inf for penalty in self.penalties):
             raise ValueError(f"penalties must be one or more numbers above 0, not {self.penalties}")
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
         """Choose the penalty and regress; see `Baseline.fit`.
 
         Raises
@@ -113,7 +112,7 @@ class GaussianProcess:
         if self.n_components < 1:
             raise ValueError(f"n_components must be at least 1, not {self.n_components}")
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> LabelPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
         """Choose the kernel and condition on the training shifts; see `Baseline.fit`.
 
         Raises
@@ -165,21 +164,11 @@ class _Regression:
         return self.average + predict(vector)[0]
 
 
-def _shifts_to_regress(histograms: Histograms, embeddings: Embeddings) -> _Regression:
-    check_training(histograms)
+def _shifts_to_regress(histograms: Histograms, embeddings: EmbeddingSources) -> _Regression:
+    embeddings = check_training(histograms, embeddings)
+    others = "left out of the regression, but counted in the average shift"
+    check_embedded(histograms.perturbations, embeddings, others=others, stacklevel=4)
     known = [label for label in histograms.perturbations if embeddings.has(label)]
-    missing = [label for label in histograms.perturbations if not embeddings.has(label)]
-    if len(known) < FEWEST_PERTURBATIONS:
-        raise ValueError(
-            f"{len(known)} of {len(histograms.perturbations)} training perturbations have an embedding; at least "
-            f"{FEWEST_PERTURBATIONS} are needed. Without one: {listed(missing)}"
-        )
-    if missing:
-        warnings.warn(
-            f"no embedding for {listed(missing)}: left out of the regression, but counted in the average shift",
-            UserWarning,
-            stacklevel=3,
-        )
     shares = TrainingShares(histograms)
     shifts = {label: shares.mean_shift(label) for label in histograms.perturbations}
     average = np.mean(list(shifts.values()), axis=0)

@@ -8,35 +8,40 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.design import UNIFORM_CELLS, base_histograms, observed_controls
+from distpert.embeddings import Embeddings, EmbeddingSources, as_embeddings
 from distpert.histograms import Histograms
-from distpert.labels import listed
+from distpert.trainable import check_controls, check_number
 
 
-def check_training(histograms: Histograms, *, fewest: int = 1) -> None:
-    """Refuse histograms that nothing can be learned from.
+def check_training(histograms: Histograms, embeddings: EmbeddingSources, *, fewest: int = 1) -> Embeddings:
+    """Refuse what nothing can be learned from.
 
     Parameters
     ----------
     histograms
         What a baseline is to be fitted to.
+    embeddings
+        In any form that `distpert.fit` takes, but for keys of an AnnData.
     fewest
         Number of perturbations that it needs.
 
+    Returns
+    -------
+    Embeddings
+
     Raises
     ------
+    TypeError
+        If the histograms are none, or the embeddings are of another type.
     ValueError
-        If a context has no control cells, or there are too few perturbations.
+        If a context has no control cells, there are too few perturbations, or the embeddings cannot be used.
     """
-    groups = histograms.dataset
-    is_control = (groups["perturbation"] == histograms.control).to_numpy()
-    if without := sorted(set(histograms.contexts) - set(groups["context"].to_numpy()[is_control].tolist())):
-        where = f" in {listed(without)}" if histograms.context_key else ""
-        raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
-    if len(histograms.perturbations) < fewest:
-        raise ValueError(
-            f"the training has {len(histograms.perturbations)} perturbations; at least {fewest} are needed"
-        )
+    check_type("histograms", histograms, Histograms, made_by="distpert.count_histograms(adata)")
+    check_controls(histograms)
+    check_number(histograms.perturbations, fewest)
+    return as_embeddings(embeddings, genes=[*histograms.perturbations, *histograms.genes])
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from scipy.special import softmax
 from distpert.baselines.network_predictor import NetworkPredictor, check_networks, fit_networks, pooled_logits
 from distpert.baselines.network_tuning import NetworkSettings
 from distpert.baselines.training import TrainingShares
-from distpert.embeddings import Embeddings
+from distpert.embeddings import EmbeddingSources
 from distpert.histograms import Histograms
 
 NEWTON_STEPS = 40
@@ -68,9 +68,9 @@ class TruncatedGaussian(NetworkSettings):
         """Short name."""
         return "zero_inflated_gaussian" if self.zero_inflated else "truncated_gaussian"
 
-    def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> NetworkPredictor:
+    def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> NetworkPredictor:
         """Tune and train networks; see `HistogramNetwork.fit`."""
-        check_networks(histograms, embeddings)
+        embeddings = check_networks(histograms, embeddings)
         return fit_networks(self.name, histograms, embeddings, self._head, self, seed=seed)
 
     def _head(self, shares: TrainingShares) -> GaussianHead:

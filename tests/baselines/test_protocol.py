@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from distpert import baselines
@@ -123,6 +124,23 @@ def test_context_without_controls(tiny, name):
     without = Histograms(dataset.isel(group=np.flatnonzero(keep)))
     with pytest.raises(ValueError, match=r"the histograms have no control cells in d2"):
         BASELINES[name]().fit(without, tiny.embeddings)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_embeddings_in_any_form(predictors, tiny, name):
+    table = pd.DataFrame(tiny.embeddings.vectors, tiny.embeddings.genes)
+    for given in (table, [dict(zip(table.index, table.to_numpy(), strict=True))]):
+        prediction = BASELINES[name]().fit(tiny.histograms, given).predict("E")
+        np.testing.assert_allclose(prediction.means, predictors[name].predict("E").means, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_what_cannot_be_fitted_to(tiny, name):
+    baseline = BASELINES[name]()
+    with pytest.raises(TypeError, match=r"histograms: expected Histograms, .*count_histograms\(adata\); got AnnData"):
+        baseline.fit(tiny.adata, tiny.embeddings)
+    with pytest.raises(TypeError, match=r"embeddings must be a DataFrame .*, not NoneType"):
+        baseline.fit(tiny.histograms, None)
 
 
 @pytest.mark.parametrize("name", OWN)

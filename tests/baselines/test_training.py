@@ -56,9 +56,9 @@ def test_smooth():
 
 
 def test_check_training(tiny, tiny_all):
-    check_training(tiny.histograms, fewest=5)
+    assert check_training(tiny.histograms, tiny.embeddings, fewest=5) is tiny.embeddings
     with pytest.raises(ValueError, match=r"the training has 5 perturbations; at least 6 are needed"):
-        check_training(tiny.histograms, fewest=6)
+        check_training(tiny.histograms, tiny.embeddings, fewest=6)
     perturbed = np.flatnonzero((tiny_all.histograms.dataset["perturbation"] != "control").to_numpy())
     with pytest.raises(ValueError, match=r"the histograms have no control cells: count them together"):
-        check_training(Histograms(tiny_all.histograms.dataset.isel(group=perturbed)))
+        check_training(Histograms(tiny_all.histograms.dataset.isel(group=perturbed)), tiny_all.embeddings)

@@ -1,0 +1,77 @@
+"""What models ask of their training, before any long work: controls, and perturbations with an embedding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from distpert.embeddings import Embeddings
+from distpert.histograms import Histograms
+from distpert.labels import listed
+
+FEWEST_PERTURBATIONS = 3
+
+
+def check_controls(histograms: Histograms) -> None:
+    """Refuse histograms of held-out cells, which may have been counted without controls.
+
+    Raises
+    ------
+    ValueError
+        If a context has no control cells.
+    """
+    groups = histograms.dataset
+    is_control = (groups["perturbation"] == histograms.control).to_numpy()
+    if without := sorted(set(histograms.contexts) - set(groups["context"].to_numpy()[is_control].tolist())):
+        where = f" in {listed(without)}" if histograms.context_key else ""
+        raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
+
+
+def check_number(perturbations: Sequence[str], fewest: int = FEWEST_PERTURBATIONS) -> None:
+    """Refuse too few perturbations.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    if len(perturbations) < fewest:
+        raise ValueError(f"the training has {len(perturbations)} perturbations; at least {fewest} are needed")
+
+
+def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, others: str, stacklevel: int = 3) -> None:
+    """Refuse too few perturbations with an embedding; name those without.
+
+    Parameters
+    ----------
+    perturbations
+        Those in training.
+    embeddings
+        Of genes.
+    others
+        What becomes of perturbations without an embedding.
+    stacklevel
+        Of the warning; by default it is of the line that calls the caller.
+
+    Raises
+    ------
+    ValueError
+        If fewer than 3 have one.
+
+    Warns
+    -----
+    UserWarning
+        Names those that have none.
+    """
+    check_number(perturbations)
+    missing = embeddings.missing(perturbations)
+    usable = len(perturbations) - len(missing)
+    if usable < FEWEST_PERTURBATIONS:
+        genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))
+        raise ValueError(
+            f"{usable} of {len(perturbations)} training perturbations have an embedding; at least "
+            f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. The embeddings are of "
+            f"{listed(embeddings.genes, 5)}: do they use the same symbols?"
+        )
+    if missing:
+        warnings.warn(f"no embedding for {listed(missing)}: {others}", UserWarning, stacklevel=stacklevel)

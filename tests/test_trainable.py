@@ -1,0 +1,33 @@
+"""What is asked of a training; `distpert.fit` and the baselines ask it of theirs."""
+
+import numpy as np
+import pytest
+
+import distpert
+from distpert.embeddings import as_embeddings
+from distpert.trainable import check_controls, check_embedded, check_number
+
+
+def test_controls(context_screen):
+    histograms = distpert.count_histograms(context_screen.adata, context_key="context")
+    check_controls(histograms)
+    dataset = histograms.dataset
+    kept = ((dataset["perturbation"] != "control") | (dataset["context"] != "context1")).to_numpy()
+    with pytest.raises(ValueError, match=r"no control cells in context1: count them together"):
+        check_controls(distpert.Histograms(dataset.isel(group=np.flatnonzero(kept))))
+
+
+def test_numbers():
+    check_number(["A", "B", "C"])
+    with pytest.raises(ValueError, match="the training has 2 perturbations; at least 3 are needed"):
+        check_number(["A", "B"])
+
+
+def test_embeddings():
+    embeddings = as_embeddings({"A": [1.0, 0.0], "B": [0.0, 1.0], "C": [1.0, 1.0]})
+    check_embedded(["A", "B", "C", "A+B"], embeddings, others="left")
+    with pytest.warns(UserWarning, match=r"^no embedding for D, A\+E: left$") as caught:
+        check_embedded(["A", "B", "C", "D", "A+E"], embeddings, others="left", stacklevel=2)
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match=r"2 of 3 .*at least 3 .* without one: E\. .* of A, B, C: do they use"):
+        check_embedded(["A", "B", "A+E"], embeddings, others="left")
