@@ -60,7 +60,7 @@ def pool_groups(groups: xr.Dataset, n_resamples: int, seed: int) -> xr.Dataset:
     return table.assign_attrs(band=_BAND, n_resamples=n_resamples, seed=seed)
 
 
-def width_at_coverage(calibration: xr.Dataset, coverage: Sequence[float] = (0.5, 0.8, 0.9)) -> xr.DataArray:
+def width_at_coverage(calibration: xr.Dataset, coverage: float | Sequence[float] = (0.8, 0.9)) -> xr.DataArray:
     """Mean width that the intervals of a prediction have where they hold so often: sharpness, whatever the calibration.
 
     Parameters
@@ -68,25 +68,31 @@ def width_at_coverage(calibration: xr.Dataset, coverage: Sequence[float] = (0.5,
     calibration
         As `calibration` or `combine_calibrations` returns it; the more levels it has, the better.
     coverage
-        Shares of observations that the intervals are to hold.
+        Share or shares of observations that the intervals are to hold.
 
     Returns
     -------
     DataArray
-        (moment, coverage), linear between the levels, in the units of the moments; NaN where no two levels have a
-        coverage below and above.
+        (moment, coverage), linear between the levels, in the units of the moments; NaN where the intervals of a moment
+        hold that often at none of the levels, or more often at all of them.
 
     Raises
     ------
     ValueError
-        If a coverage does not lie between 0 and 1.
+        If a coverage does not lie between 0 and 1, or below what the intervals of every moment hold at the lowest
+        level: calibrate lower levels too.
     """
     import xarray as xr
 
-    asked = np.asarray(coverage, np.float64)
+    asked = np.atleast_1d(np.asarray(coverage, np.float64))
     if asked.ndim != 1 or not ((asked > 0) & (asked < 1)).all():
         raise ValueError(f"coverage must be numbers between 0 and 1, not {coverage}")
     held, width = (calibration[name].transpose("moment", "level").to_numpy() for name in ("coverage", "width"))
+    if (below := asked[asked < held.min()]).size:
+        raise ValueError(
+            f"no interval holds as seldom as {below[0]:g} of the time: coverages go from {held.min():.3g} to "
+            f"{held.max():.3g}. Ask for one of these, or give calibration lower levels="
+        )
     found = [np.interp(asked, *row, left=np.nan, right=np.nan) for row in zip(held, width, strict=True)]
     coords = {"moment": calibration["moment"].to_numpy(), "coverage": asked}
     attrs = {"long_name": "mean width of intervals that hold so often", "units": "units of the moment"}

@@ -38,7 +38,7 @@ def calibration(
     prediction: Forecast,
     adata: AnnData | Histograms,
     *,
-    levels: Sequence[float] = (0.5, 0.8, 0.9, 0.95),
+    levels: float | Sequence[float] = (0.5, 0.8, 0.9, 0.95),
     n_strata: int = 4,
     embeddings: EmbeddingSources | None = None,
     num_pit_bins: int = 20,
@@ -58,7 +58,7 @@ def calibration(
     adata
         Held-out cells, or histograms of them, as `score` takes them.
     levels
-        Probabilities of the central intervals, increasing.
+        Probability of the central intervals, or probabilities, increasing.
     n_strata
         Number of strata, equal in size but for ties.
     embeddings
@@ -201,9 +201,9 @@ def without_latent_uncertainty(prediction: Prediction) -> Prediction:
 
 
 def _check_options(
-    prediction: Forecast, levels: Sequence[float], n_strata: int, num_pit_bins: int, n_resamples: int
+    prediction: Forecast, levels: float | Sequence[float], n_strata: int, num_pit_bins: int, n_resamples: int
 ) -> tuple[float, ...]:
-    given = np.asarray(levels, np.float64)
+    given = np.atleast_1d(np.asarray(levels, np.float64))
     if given.ndim != 1 or not given.size or not ((given > 0) & (given < 1)).all() or (np.diff(given) <= 0).any():
         raise ValueError(f"levels must lie between 0 and 1 and increase, not {levels}")
     for name, value in (("n_strata", n_strata), ("num_pit_bins", num_pit_bins), ("n_resamples", n_resamples)):

@@ -54,7 +54,7 @@ pooled_over_folds = {name: distpert.combine_calibrations(*folds) for name, folds
 # One row for each method, moment and level.
 columns = ["coverage", "coverage_lower", "coverage_upper", "width", "interval_score"]
 rows = [
-    table[columns].assign(width_at_coverage=distpert.width_at_coverage(table, LEVELS).rename(coverage="level"))
+    table[columns].assign(width_at_coverage=distpert.width_at_coverage(table, LEVELS[1:]).rename(coverage="level"))
     for table in pooled_over_folds.values()
 ]
 results = xr.concat(rows, "method").assign_coords(method=list(pooled_over_folds)).sel(level=list(LEVELS[1:]))

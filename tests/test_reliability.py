@@ -244,10 +244,20 @@ def test_width_at_equal_coverage_does_not_depend_on_how_intervals_are_named(tabl
     )
     at = {"moment": "skewness"}
     (low, high), (narrow, wide) = table["coverage"].sel(at).values, table["width"].sel(at).values
-    found = width_at_coverage(table, [low / 2, low, (low + high) / 2, high, (1 + high) / 2]).sel(at)
-    np.testing.assert_allclose(found, [np.nan, narrow, (narrow + wide) / 2, wide, np.nan])
+    found = width_at_coverage(table, [low, (low + high) / 2, high, (1 + high) / 2]).sel(at)
+    np.testing.assert_allclose(found, [narrow, (narrow + wide) / 2, wide, np.nan])
+    xr.testing.assert_identical(width_at_coverage(table, 0.6), width_at_coverage(table, [0.6]))
     with pytest.raises(ValueError, match="between 0 and 1"):
         width_at_coverage(table, [1.5])
+    lowest, highest = float(table["coverage"].min()), float(table["coverage"].max())
+    message = f"as seldom as {lowest / 2:g} .* from {lowest:.3g} to {highest:.3g}. .*calibration lower levels="
+    with pytest.raises(ValueError, match=message):
+        width_at_coverage(table, lowest / 2)
+
+
+def test_a_single_level():
+    one, several = (calibration(*toy(3, 3), **OPTIONS | {"levels": levels}) for levels in (0.9, (0.9,)))
+    xr.testing.assert_identical(one, several)
 
 
 def test_conformal_intervals_are_calibrated_the_same_way():
@@ -344,6 +354,7 @@ def test_what_cannot_be_combined(table, prediction, held_out):
     [
         ({"levels": ()}, "levels must"),
         ({"levels": (0.5, 1.0)}, "levels must"),
+        ({"levels": 90}, "levels must"),
         ({"levels": (0.9, 0.5)}, "levels must"),
         ({"n_strata": 0}, "n_strata must be at least 1"),
         ({"num_pit_bins": 0}, "num_pit_bins must be at least 1"),
