@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distpert.arguments import check_type
 from distpert.datatree import log_likelihood
 from distpert.labels import listed
 from distpert.observed import observed_cells
+from distpert.prediction import Prediction
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from distpert.prediction import Prediction
 
 
 def to_arviz(tree: xr.DataTree) -> Any:
@@ -31,6 +31,11 @@ def to_arviz(tree: xr.DataTree) -> Any:
     InferenceData or DataTree
         ``arviz.InferenceData`` with the same groups where ArviZ is older than 1; from 1 on the tree itself.
 
+    Raises
+    ------
+    TypeError
+        If it is no tree.
+
     Notes
     -----
     ``log_likelihood`` has a value for each perturbation and gene. Genes of one perturbation share its response, so
@@ -40,6 +45,9 @@ def to_arviz(tree: xr.DataTree) -> Any:
     ``method="prit_c"`` alone; before version 1, ``plot_bpv(kind="u_value")`` shows the same. `distpert.calibration` has
     the transform with bands that know that genes move together.
     """
+    import xarray as xr
+
+    check_type("tree", tree, xr.DataTree, made_by="prediction.to_datatree(adata)")
     az = _arviz()
     if not _reads_inference_data(az):
         return tree
@@ -115,6 +123,8 @@ def loo(prediction: Prediction) -> LeaveOneOut:
 
     Raises
     ------
+    TypeError
+        If `prediction` is not that of a fit.
     ValueError
         If a perturbation was not in training, or a context is left out.
 
@@ -131,6 +141,7 @@ def loo(prediction: Prediction) -> LeaveOneOut:
     Vehtari, Gelman & Gabry (2017), Statistics and Computing 27, 1413; Vehtari, Simpson, Gelman, Yao & Gabry (2024),
     Journal of Machine Learning Research 25(72).
     """
+    check_type("prediction", prediction, Prediction, made_by="fit.predict(labels)")
     training, wanted = prediction.training, prediction.fit.contexts
     if unseen := [label for label in prediction.perturbations if label not in training.perturbations]:
         raise ValueError(f"not in training, so there is nothing to leave out: {listed(unseen)}; score predicts afresh")

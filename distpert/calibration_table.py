@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.resampling import Band, mean_over_groups, quantile_strata, selective_risk
 
 if TYPE_CHECKING:
@@ -78,12 +79,15 @@ def width_at_coverage(calibration: xr.Dataset, coverage: float | Sequence[float]
 
     Raises
     ------
+    TypeError
+        If `calibration` is no such table.
     ValueError
         If a coverage does not lie between 0 and 1, or below what the intervals of every moment hold at the lowest
         level: calibrate lower levels too.
     """
     import xarray as xr
 
+    check_type("calibration", calibration, xr.Dataset, made_by="distpert.calibration")
     asked = np.atleast_1d(np.asarray(coverage, np.float64))
     if asked.ndim != 1 or not ((asked > 0) & (asked < 1)).all():
         raise ValueError(f"coverage must be numbers between 0 and 1, not {coverage}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.labels import listed
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def compare(
     ------
     KeyError
         If the reference is not among the models, or no perturbation is of the category.
+    TypeError
+        If `scores` is no Dataset.
     ValueError
         If `scores` is no cross-validation, fewer than 2 perturbations can be compared, or `n_resamples` is below 1.
 
@@ -74,6 +77,7 @@ def compare(
     """
     import xarray as xr
 
+    check_type("scores", scores, xr.Dataset, made_by="distpert.cross_validate")
     if not {"model", "fold", "perturbation"} <= set(scores.dims) or "category" not in scores.coords:
         raise ValueError("scores must have dimensions model, fold and perturbation, as cross_validate returns them")
     models = [str(name) for name in scores["model"].to_numpy()]

@@ -14,21 +14,22 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
+from distpert.baselines.point import PointPrediction
 from distpert.draws import Block, blocks, map_blocks
 from distpert.intervals import moments_of_cells
 from distpert.labels import listed
 from distpert.moments import MOMENTS
 from distpert.observed import observed_cells
 from distpert.predicted import STATISTICS, Predicted, quantile_levels
+from distpert.prediction import Prediction
 
 if TYPE_CHECKING:
     import xarray as xr
     from anndata import AnnData
 
-    from distpert.baselines.point import PointPrediction
     from distpert.histograms import Histograms
     from distpert.predicted import CellNumbers
-    from distpert.prediction import Prediction
 
     Ends = tuple[NDArray[np.floating], NDArray[np.floating]]
 
@@ -210,6 +211,8 @@ def conformalise(
 
     Raises
     ------
+    TypeError
+        If either prediction is none, or `adata` neither cells nor histograms.
     ValueError
         If both predictions are not of the same training, or a perturbation that calibrates was in training, is also to
         be predicted, or has no cells; or if a method that predicts means alone is to be scaled.
@@ -222,6 +225,8 @@ def conformalise(
     few of them coverage varies about the level as their number allows. Combinations are not exchangeable with
     singles.
     """
+    for name, given in (("prediction", prediction), ("calibrating", calibrating)):
+        check_type(name, given, Prediction, PointPrediction, made_by="fit.predict(labels)")
     if prediction.training is not calibrating.training:
         raise ValueError("both predictions must be of the same fitted method: their training differs")
     _check_apart(prediction, calibrating)

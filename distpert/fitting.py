@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.design import base_histograms, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
@@ -91,6 +92,8 @@ def fit(
 
     Raises
     ------
+    TypeError
+        If cells, embeddings, priors or optimisation are of another type.
     ValueError
         If there are no control cells, values are NaN or negative, a context has no controls, genes or embeddings are
         malformed, or fewer than 3 perturbations have an embedding.
@@ -112,7 +115,10 @@ def fit(
     .. [1] Ramakrishnan et al. (2025), arXiv:2507.02980.
     """
     started = time.perf_counter()
-    priors, optimisation = priors or Priors(), optimisation or Optimisation()
+    priors = Priors() if priors is None else priors
+    optimisation = Optimisation() if optimisation is None else optimisation
+    check_type("priors", priors, Priors, made_by="distpert.Priors(...)")
+    check_type("optimisation", optimisation, Optimisation, made_by="distpert.Optimisation(...)")
     counted = isinstance(adata, Histograms)
     if n_factors is not None and operator.index(n_factors) < 1:
         raise ValueError(f"n_factors must be at least 1, not {n_factors}")

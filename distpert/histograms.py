@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.counting import bin_edges, count_bins, gene_ranges
 from distpert.groups import Groups, group_cells
 from distpert.histogram_files import FORMAT_VERSION, read_histograms, write_histograms
@@ -243,6 +244,8 @@ def count_histograms(
 
     Raises
     ------
+    TypeError
+        If `adata` is no AnnData, or `bins` are no histograms.
     ValueError
         If `n_bins` is below 2, or the data cannot be used (see `distpert.screen.read_screen`).
     KeyError
@@ -252,6 +255,10 @@ def count_histograms(
     ----------
     .. [1] Ramakrishnan et al. 2025, arXiv:2507.02980.
     """
+    import xarray as xr
+
+    if bins is not None:
+        check_type("bins", bins, Histograms, xr.Dataset, made_by="distpert.count_histograms(adata)")
     given = bins.dataset if isinstance(bins, Histograms) else bins
     screen = read_screen(
         adata,

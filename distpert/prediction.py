@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.draws import Block, expected_histograms, sample_histograms, sample_replicates, softmax
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.predicted import STATISTICS, Predicted, check_loss, quantile_levels
@@ -194,8 +195,18 @@ class Prediction(Predicted):
         DataArray
             (draw, perturbation, [context,] gene) in nats, of all cells of a group, with the histogram's own variation
             (the Dirichlet) integrated out.
+
+        Raises
+        ------
+        TypeError
+            If `counts` is no DataArray.
         """
+        import xarray as xr
+
         from distpert.datatree import log_likelihood
+
+        made_by = 'to_datatree(adata)["observed_data"]["counts"]'
+        check_type("counts", counts, xr.DataArray, made_by=made_by)
 
         return log_likelihood(self, counts)
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distpert.arguments import check_type
 from distpert.baselines.point import PointPrediction
 from distpert.datatree import observed_counts
 from distpert.draws import Block, sample_replicates
+from distpert.prediction import Prediction
 from distpert.statistics import named_statistic
 from distpert.symbols import nearest_symbols
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from distpert.histograms import Histograms
-    from distpert.prediction import Prediction
     from distpert.prior_prediction import PriorPrediction
     from distpert.statistics import Statistic
 
@@ -72,7 +73,8 @@ def predictive_check(
         If a predicted perturbation has no cells, the method predicts means alone, the function does not return one
         value for each histogram, or no gene is asked for.
     TypeError
-        If the statistic is neither a name nor a function.
+        If the statistic is neither a name nor a function, `prediction` is none, or `adata` neither cells nor
+        histograms.
 
     Notes
     -----
@@ -87,6 +89,9 @@ def predictive_check(
        Journal of the Royal Statistical Society A 182, 389.
     .. [2] Bayarri & Berger (2000), Journal of the American Statistical Association 95, 1127.
     """
+    from distpert.prior_prediction import PriorPrediction
+
+    check_type("prediction", prediction, Prediction, PriorPrediction, PointPrediction, made_by="fit.predict(labels)")
     function, long_name, units = named_statistic(statistic)
     chosen = _positions(prediction.genes, genes)
     if isinstance(prediction, PointPrediction):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.calibration_table import BY_PERTURBATION, POOLED, pool_groups
 from distpert.conformal import ConformalPrediction, is_mean_only
 from distpert.group_calibration import Forecast, Grid, calibrate_groups
@@ -94,6 +95,8 @@ def calibration(
 
     Raises
     ------
+    TypeError
+        If `prediction` is none, or `adata` neither cells nor histograms.
     ValueError
         If an option makes no sense, a perturbation has no cells, the prediction is of means alone, or histograms have
         other genes, bins or contexts than the training.
@@ -165,6 +168,8 @@ def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, see
 
     Raises
     ------
+    TypeError
+        If one is no such table, but for instance a list of them.
     ValueError
         If there is nothing to pool, or options or kinds of prediction differ.
     """
@@ -172,6 +177,8 @@ def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, see
 
     if not calibrations:
         raise ValueError("give at least one calibration to combine")
+    for table in calibrations:
+        check_type("calibrations", table, xr.Dataset, made_by="distpert.calibration, each an argument of its own")
     first, *others = (
         dataset[[name for name, array in dataset.items() if "perturbation" in array.dims]] for dataset in calibrations
     )
@@ -194,6 +201,7 @@ def without_latent_uncertainty(prediction: Prediction) -> Prediction:
     expectation and the sampling of cells. Such a prediction is over-confident; it shows what latent uncertainty is
     there for.
     """
+    check_type("prediction", prediction, Prediction, made_by="fit.predict(labels)")
     response, on_target = (
         np.broadcast_to(draws.mean(axis=0), draws.shape).copy() for draws in (prediction.response, prediction.on_target)
     )
@@ -203,6 +211,8 @@ def without_latent_uncertainty(prediction: Prediction) -> Prediction:
 def _check_options(
     prediction: Forecast, levels: float | Sequence[float], n_strata: int, num_pit_bins: int, n_resamples: int
 ) -> tuple[float, ...]:
+    made_by = "fit.predict(labels) or distpert.conformalise"
+    check_type("prediction", prediction, *get_args(Forecast), made_by=made_by)
     given = np.atleast_1d(np.asarray(levels, np.float64))
     if given.ndim != 1 or not given.size or not ((given > 0) & (given < 1)).all() or (np.diff(given) <= 0).any():
         raise ValueError(f"levels must lie between 0 and 1 and increase, not {levels}")

@@ -9,19 +9,20 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
+from distpert.baselines.point import PointPrediction
 from distpert.design import target_indices
 from distpert.group_scores import Answers, Cells, Scale, average_scores, ceiling_scores, gene_scores
 from distpert.labels import listed
 from distpert.moments import MOMENTS
 from distpert.observed import observed_cells
+from distpert.prediction import Prediction
 
 if TYPE_CHECKING:
     import xarray as xr
     from anndata import AnnData
 
-    from distpert.baselines.point import PointPrediction
     from distpert.histograms import Histograms
-    from distpert.prediction import Prediction
 
 
 class _About(NamedTuple):
@@ -110,6 +111,8 @@ def score(
 
     Raises
     ------
+    TypeError
+        If `prediction` is none, or `adata` neither cells nor histograms.
     ValueError
         If a predicted perturbation has no cells in any of the predicted contexts, or histograms have other genes, bins
         or contexts than the training.
@@ -124,6 +127,7 @@ def score(
     training cells, itself smoothed by one cell spread evenly over bins, is added to the half that predicts, so that no
     bin is impossible.
     """
+    check_type("prediction", prediction, Prediction, PointPrediction, made_by="fit.predict(labels)")
     training = prediction.training
     observed = observed_cells(training, adata, prediction.perturbations, prediction.contexts)
     n_cells = observed["n_cells"].to_numpy()
@@ -184,8 +188,6 @@ def _answers(prediction: Prediction | PointPrediction, n_cells: NDArray[np.int64
 
 
 def _only_means(prediction: Prediction | PointPrediction) -> NDArray[np.float64] | None:
-    from distpert.prediction import Prediction
-
     return prediction.means if not isinstance(prediction, Prediction) and prediction.probs is None else None
 
 

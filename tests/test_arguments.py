@@ -1,6 +1,14 @@
+"""Objects that are mistaken for others are refused by name, wherever they are passed."""
+
 import pytest
 
+import distpert
 from distpert.arguments import check_type
+
+
+@pytest.fixture(scope="module")
+def prediction(small_fit):
+    return small_fit.predict(["GENE1", "GENE6"], num_draws=5, progress_bar=False)
 
 
 def test_types():
@@ -8,3 +16,37 @@ def test_types():
     check_type("one", True, str, int, made_by="counting")
     with pytest.raises(TypeError, match=r"^one: expected str or int, made by counting; got float$"):
         check_type("one", 3.0, str, int, made_by="counting")
+
+
+PREDICTIONS = r"prediction: expected Prediction or PointPrediction, made by fit.predict\(labels\)"
+WRONG = {
+    "score(fit, adata)": PREDICTIONS,
+    "score(adata, prediction)": PREDICTIONS,
+    "score(prediction, fit)": "expected an anndata.AnnData of cells by genes, got Fit",
+    "calibration(fit, adata)": "prediction: expected Prediction or PointPrediction or ConformalPrediction",
+    "conformalise(fit, prediction, adata)": PREDICTIONS,
+    "conformalise(prediction, fit, adata)": "calibrating: expected Prediction",
+    "predictive_check(fit, adata)": "prediction: expected Prediction or PriorPrediction or PointPrediction",
+    "loo(fit)": "prediction: expected Prediction, made by",
+    "without_latent_uncertainty(fit)": "prediction: expected Prediction, made by",
+    "count_histograms(adata, bins=fit)": r"bins: expected Histograms or Dataset, .*count_histograms.*; got Fit",
+    "fit(adata, vectors, priors={})": r"priors: expected Priors, made by distpert.Priors\(\.\.\.\); got dict",
+    "fit(adata, vectors, optimisation={})": r"optimisation: expected Optimisation, .*; got dict",
+    "combine_calibrations([1, 2])": "calibrations: expected Dataset, .* each an argument of its own; got list",
+    "width_at_coverage(prediction)": "calibration: expected Dataset, made by distpert.calibration; got Prediction",
+    "compare(prediction)": "scores: expected Dataset, made by distpert.cross_validate; got Prediction",
+    "to_arviz(prediction)": r"tree: expected DataTree, made by prediction.to_datatree\(adata\); got Prediction",
+}
+
+
+@pytest.mark.parametrize("call", WRONG)
+def test_wrong_objects(call, small, small_fit, prediction):
+    names = {"adata": small.adata, "vectors": small.embeddings, "fit": small_fit, "prediction": prediction}
+    function, _, arguments = call.partition("(")
+    with pytest.raises(TypeError, match=WRONG[call]):
+        eval(f"function({arguments}", {"function": getattr(distpert, function), **names})
+
+
+def test_cells_have_no_likelihood_before_they_are_counted(small, prediction):
+    with pytest.raises(TypeError, match=r"counts: expected DataArray, made by to_datatree\(adata\).*; got AnnData"):
+        prediction.log_likelihood(small.adata)
