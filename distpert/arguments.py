@@ -1,6 +1,9 @@
-"""Arguments that are easily mistaken for one another."""
+"""Arguments that many calls have: objects that are easily mistaken for one another, and seeds."""
 
 from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
 
 
 def check_type(name: str, value: object, *kinds: type, made_by: str) -> None:
@@ -25,3 +28,30 @@ def check_type(name: str, value: object, *kinds: type, made_by: str) -> None:
     if not isinstance(value, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name}: expected {wanted}, made by {made_by}; got {type(value).__name__}")
+
+
+def check_seed(seed: SupportsIndex) -> int:
+    """Refuse what no random numbers can be drawn from.
+
+    Parameters
+    ----------
+    seed
+        As a user gives it.
+
+    Returns
+    -------
+    int
+        The same as a plain int.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number from 0 to 2⁶³ − 1.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise ValueError(f"seed must be a whole number of at least 0 (and below 2**63), not {seed!r}")
+    return number

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_seed
 from distpert.draws import Block
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
 
     if n_cells < 1:
         raise ValueError(f"n_cells must be at least 1, not {n_cells}")
+    seed = check_seed(seed)
     centers = prediction.fit.centers
 
     def cells(block: Block) -> NDArray:

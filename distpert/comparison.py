@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_type
+from distpert.arguments import check_seed, check_type
 from distpert.labels import listed
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def compare(
     check_type("scores", scores, xr.Dataset, made_by="distpert.cross_validate")
     if not {"model", "fold", "perturbation"} <= set(scores.dims) or "category" not in scores.coords:
         raise ValueError("scores must have dimensions model, fold and perturbation, as cross_validate returns them")
+    seed = check_seed(seed)
     models = [str(name) for name in scores["model"].to_numpy()]
     if reference not in models:
         raise KeyError(f"no model {reference!r} to compare with; there are: {listed(models)}")

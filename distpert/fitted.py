@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_seed
 from distpert.design import base_histograms, observed_controls, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings
 from distpert.gaussian_process import leave_one_out
@@ -223,6 +224,7 @@ class Fit:
         ValueError
             If nothing is to be predicted, a label or context is named twice, or a label is that of the controls.
         """
+        seed = check_seed(seed)
         labels = requested_labels(perturbations, self.histograms, self.embeddings)
         contexts = requested_contexts(context, self.histograms)
         if num_draws < 1:
@@ -268,6 +270,7 @@ class Fit:
         KeyError, ValueError
             As `predict` does.
         """
+        seed = check_seed(seed)
         labels = requested_labels(perturbations, self.histograms, self.embeddings)
         contexts = requested_contexts(context, self.histograms)
         if num_draws < 1:

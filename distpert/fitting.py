@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_type
+from distpert.arguments import check_seed, check_type
 from distpert.design import base_histograms, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
@@ -119,6 +119,7 @@ def fit(
     optimisation = Optimisation() if optimisation is None else optimisation
     check_type("priors", priors, Priors, made_by="distpert.Priors(...)")
     check_type("optimisation", optimisation, Optimisation, made_by="distpert.Optimisation(...)")
+    seed = check_seed(seed)
     counted = isinstance(adata, Histograms)
     if n_factors is not None and operator.index(n_factors) < 1:
         raise ValueError(f"n_factors must be at least 1, not {n_factors}")
@@ -168,7 +169,7 @@ def fit(
         loss=result.loss,
         converged=result.converged,
         settings={
-            "seed": operator.index(seed),  # a plain int, for the file
+            "seed": seed,
             "priors": priors._asdict(),
             "optimisation": asdict(optimisation),
         },

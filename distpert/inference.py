@@ -39,6 +39,16 @@ class Optimisation:
     tolerance: float = 0.01
     patience: int = 3
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_epochs", 1), ("min_steps", 0), ("batch_size", 1), ("patience", 1)):
+            value = getattr(self, name)
+            if not (isinstance(value, int | np.integer) and value >= least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if not 0 < self.step_size < np.inf:
+            raise ValueError(f"step_size must be a number above 0, not {self.step_size!r}")
+        if not 0 <= self.tolerance < np.inf:
+            raise ValueError(f"tolerance must be a number of at least 0, not {self.tolerance!r}")
+
 
 class SviResult(NamedTuple):
     """Outcome of `optimise`.

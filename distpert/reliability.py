@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_type
+from distpert.arguments import check_seed, check_type
 from distpert.calibration_table import BY_PERTURBATION, POOLED, pool_groups
 from distpert.conformal import ConformalPrediction, is_mean_only
 from distpert.group_calibration import Forecast, Grid, calibrate_groups
@@ -109,6 +109,7 @@ def calibration(
     effect size is of the cells that are predicted: also a calibrated prediction holds less often where the effect came
     out large, and more often where it came out small. Bands take the fit as given.
     """
+    seed = check_seed(seed)
     levels = _check_options(prediction, levels, n_strata, num_pit_bins, n_resamples)
     training = prediction.training
     distance = _distances(prediction, embeddings, adata)
@@ -191,7 +192,7 @@ def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, see
     options: dict[str, Any] = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "outer"}
     groups = xr.concat([first, *others], "perturbation", **options)
     groups["n_cells"] = groups["n_cells"].fillna(0).astype(np.int64)  # a context that a fold does not have
-    return pool_groups(groups, n_resamples, seed)
+    return pool_groups(groups, n_resamples, check_seed(seed))
 
 
 def without_latent_uncertainty(prediction: Prediction) -> Prediction:

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_type
+from distpert.arguments import check_seed, check_type
 from distpert.baselines.point import PointPrediction
 from distpert.design import target_indices
 from distpert.group_scores import Answers, Cells, Scale, average_scores, ceiling_scores, gene_scores
@@ -128,7 +128,7 @@ def score(
     bin is impossible.
     """
     check_type("prediction", prediction, Prediction, PointPrediction, made_by="fit.predict(labels)")
-    training = prediction.training
+    seed, training = check_seed(seed), prediction.training
     observed = observed_cells(training, adata, prediction.perturbations, prediction.contexts)
     n_cells = observed["n_cells"].to_numpy()
     _check_cells(prediction, n_cells)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distpert.arguments import check_seed
+
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
@@ -100,7 +102,7 @@ def simulate(
     from distpert.kernels import Kernel
     from distpert.model import Batch, Design, Priors, model
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     genes = [f"GENE{i}" for i in range(max(n_genes, n_perturbations + n_unseen))]
     perturbed = genes[: n_perturbations + n_unseen]
     genes = genes[:n_genes]

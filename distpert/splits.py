@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distpert.arguments import check_seed
 from distpert.labels import CONTROL_LABELS, canonical_label, canonical_labels, genes_of, listed
 
 UNSEEN_SINGLE = "unseen_single"
@@ -145,7 +146,7 @@ def split_perturbations(
     labels, training_only = (_perturbations(given, control) for given in (labels, training_only))
     genes = sorted({gene for label in labels for gene in genes_of(label)})
     combinations = [label for label in labels if _is_combination(label)]
-    n_folds = operator.index(n_folds)
+    n_folds, seed = operator.index(n_folds), check_seed(seed)
     if n_folds < 2:
         raise ValueError(f"n_folds must be at least 2, not {n_folds}")
     fewest, what = min((len(labels), "perturbations"), (len(genes), "perturbed genes"))
@@ -164,7 +165,7 @@ def split_perturbations(
             raise ValueError(f"fold {i} would leave nothing to train on, as all perturbations share genes: more folds")
         seen = {gene for label in training for gene in genes_of(label)}
         folds.append(Fold(tuple(sorted(hidden)), {label: _category(label, seen) for label in held_out}))
-    return Splits(tuple(folds), operator.index(seed))
+    return Splits(tuple(folds), seed)
 
 
 def _perturbations(labels: Iterable[str], control: str) -> list[str]:

@@ -1,9 +1,10 @@
 """Objects that are mistaken for others are refused by name, wherever they are passed."""
 
+import numpy as np
 import pytest
 
 import distpert
-from distpert.arguments import check_type
+from distpert.arguments import check_seed, check_type
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,31 @@ def test_wrong_objects(call, small, small_fit, prediction):
 def test_cells_have_no_likelihood_before_they_are_counted(small, prediction):
     with pytest.raises(TypeError, match=r"counts: expected DataArray, made by to_datatree\(adata\).*; got AnnData"):
         prediction.log_likelihood(small.adata)
+
+
+@pytest.mark.parametrize("seed", [0, True, np.int64(7), 2**63 - 1])
+def test_seeds(seed):
+    assert check_seed(seed) == seed
+    assert type(check_seed(seed)) is int
+
+
+SEEDED = [
+    "fit(adata, vectors, seed=SEED)",
+    "simulate(seed=SEED)",
+    "split_perturbations(['A', 'B', 'C'], 2, seed=SEED)",
+    "cross_validate(adata, vectors, n_folds=2, seed=SEED)",
+    "score(prediction, adata, seed=SEED)",
+    "calibration(prediction, adata, seed=SEED)",
+    "Fit.predict(fit, 'GENE1', seed=SEED)",
+    "Fit.prior_predictive(fit, 'GENE1', seed=SEED)",
+    "Prediction.sample_cells(prediction, seed=SEED)",
+    "baselines.PooledHistogram().fit(fit.histograms, vectors).predict('GENE1', seed=SEED)",
+]
+
+
+@pytest.mark.parametrize("seed", [-1, None, 1.5, 2**63])
+@pytest.mark.parametrize("call", SEEDED)
+def test_no_seed(call, seed, small, small_fit, prediction):
+    names = {"adata": small.adata, "vectors": small.embeddings, "fit": small_fit, "prediction": prediction}
+    with pytest.raises(ValueError, match=rf"^seed must be a whole number of at least 0 .*, not {seed}$"):
+        eval(f"distpert.{call}", {"distpert": distpert, "SEED": seed, **names})

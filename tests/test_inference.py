@@ -221,6 +221,24 @@ def test_progress_bar(screen, capsys):
     assert "20/20" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_epochs", 0, "whole number of at least 1, not 0"),
+        ("max_epochs", 2.5, "whole number of at least 1, not 2.5"),
+        ("min_steps", -1, "whole number of at least 0, not -1"),
+        ("batch_size", 0, "whole number of at least 1, not 0"),
+        ("patience", 0, "whole number of at least 1, not 0"),
+        ("step_size", -0.5, "number above 0, not -0.5"),
+        ("step_size", float("nan"), "number above 0, not nan"),
+        ("tolerance", -0.1, "number of at least 0, not -0.1"),
+    ],
+)
+def test_settings_that_make_no_sense(name, value, message):
+    with pytest.raises(ValueError, match=f"^{name} must be a {message}"):
+        Optimisation(**{name: value})
+
+
 def test_settings_explain_themselves_and_are_hashable():
     assert "batch_size=64" in repr(Optimisation())
     assert hash(Optimisation()) == hash(Optimisation())

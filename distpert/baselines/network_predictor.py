@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from distpert.arguments import check_seed
 from distpert.baselines.network_training import Groups, Head, Layers, apply_layers
 from distpert.baselines.network_tuning import NetworkSettings, Tuned, tune
 from distpert.baselines.predictor import LabelPredictor
@@ -90,7 +91,7 @@ def fit_networks(
         held_out = {known[i] for i in validation}
         return head_of(TrainingShares(histograms.drop(held_out) if held_out else histograms))
 
-    tuned = tune(head_without, groups, perturbation, settings, seed=seed)
+    tuned = tune(head_without, groups, perturbation, settings, seed=check_seed(seed))
 
     def of_label(label: str) -> NDArray[np.float64]:
         # One label at a time: matrix products of several would differ in the last bits.

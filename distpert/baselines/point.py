@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from distpert.arguments import check_seed
 from distpert.draws import Block, sample_replicates
 from distpert.histograms import Histograms
 from distpert.moments import MOMENTS, histogram_moments
@@ -50,6 +51,7 @@ class PointPrediction(Predicted):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         shape = (len(self.perturbations), len(self.contexts), len(self.training.genes))
         if np.shape(self.means) != shape:
             raise ValueError(f"means must be {shape}, (perturbation, context, gene), not {np.shape(self.means)}")
