@@ -10,6 +10,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -102,6 +103,7 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
 _BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, csv.Error, zipfile.BadZipFile, zlib.error)
 _NAME_KEYS = ("symbols", "genes", "names")
 _VECTOR_KEYS = ("emb", "embeddings", "vectors", "X")
+_HEADS = {"gene", "symbol", "name", "gene_symbol", "gene_name", *_NAME_KEYS}  # of a column; no gene is called so
 
 
 def _read_npz(path: Path) -> Content:
@@ -114,11 +116,14 @@ def _read_npz(path: Path) -> Content:
         names = [key for key in keys if key in _NAME_KEYS]
         tables = [key for key in keys if key in _VECTOR_KEYS]
         if not names and not tables:
-            return keys, [archive[key] for key in keys]
+            with suppress(ValueError):  # an array of objects is no vector
+                arrays = [archive[key] for key in keys]
+                if all(array.ndim == 1 for array in arrays):
+                    return keys, arrays
         if len(names) != 1 or len(tables) != 1:
             raise ValueError(
-                f"expected one of {', '.join(_NAME_KEYS)} and one of {', '.join(_VECTOR_KEYS)}, "
-                f"found the arrays {', '.join(keys)}"
+                f"expected one of {', '.join(_NAME_KEYS)} and one of {', '.join(_VECTOR_KEYS)}, or one vector a gene; "
+                f"found the arrays {listed(keys)}"
             )
         try:
             symbols = archive[names[0]]
@@ -153,17 +158,40 @@ def _read_text(path: Path) -> Content:
         first, second = next(rows, None), next(rows, None)
         if first is None or second is None:
             raise ValueError("it has fewer than two rows")
-        leading = [second] if _is_header(first[1], second[1]) else [first, second]
+        _check_columns(second[1])
+        has_header = _is_header(first[1], second[1])
         genes, vectors = [], []
-        for line, (gene, *cells) in chain(leading, rows):
-            genes.append(gene)
+        for line, (gene, *cells) in chain([second] if has_header else [first, second], rows):
+            genes.append(gene.strip())
             try:
                 with np.errstate(over="ignore"):  # becomes inf, which validation names
                     vectors.append(np.array(cells, dtype=np.float32))
             except ValueError:
                 wrong = next(cell for cell in cells if not _is_number(cell))
                 raise ValueError(f"{wrong!r} is not a number (line {line}, gene {gene!r})") from None
+    names = first[1][1:]
+    if has_header and genes == list(map(str, range(len(genes)))) and not any(map(_is_number, names)):
+        raise ValueError(
+            f"transposed, or without genes: the columns are {listed(names, 5)}, and the first holds 0, 1, ...; "
+            "write genes x dims, with the genes first (of a transposed table, .T)"
+        )
     return genes, vectors
+
+
+def _check_columns(cells: list[str]) -> None:
+    """Refuse a row that is split at something else, or that begins with its number."""
+    marks, unsplit = (";\t", cells[1:]) if len(cells) > 1 else (";\t, ", [cells[0].strip()])
+    for mark in marks:
+        if any(mark in cell for cell in unsplit):
+            raise ValueError(
+                f"its columns seem to be separated by {mark!r}, which files of this suffix are not: read it with "
+                f"pandas.read_csv(path, sep={mark!r}, index_col=0), and pass the table"
+            )
+    if len(cells) > 2 and _is_number(cells[0]) and re.search(r"[^\W\d]", cells[1]) and not _is_number(cells[1]):
+        raise ValueError(
+            f"genes must come first, but the first column holds {cells[0]!r} and the second {cells[1]!r}: "
+            "leave the numbers of rows out, frame.to_csv(path, index=False)"
+        )
 
 
 def _rows(file: IO[str], path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -183,7 +211,7 @@ def _rows(file: IO[str], path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    """Whether the first row names the columns: by words, by 0, 1, ... or 1, 2, ..., or as word2vec does."""
+    """Whether the first row names the columns: by "gene", words, 0, 1, ... or 1, 2, ..., or as word2vec does."""
     dims = len(second) - 1
     if len(first) == 2 and first[1] == str(dims) and _is_number(first[0]):
         return True  # "24447 200"
@@ -192,6 +220,8 @@ def _is_header(first: list[str], second: list[str]) -> bool:
         return False
     names = first[-dims:] if dims else []
     if any(map(_is_number, names)):
+        if len(first) == dims + 1 and first[0].strip().lower() in _HEADS:
+            return True
         return dims > 1 and any(names == [str(start + i) for i in range(dims)] for start in (0, 1))
     return 0 < len(set(names)) == len(names)  # else a row of blanks or NAs, not to be passed over
 

@@ -69,7 +69,7 @@ def validate_embeddings(
     Returns
     -------
     DataFrame
-        float32; index named "gene", columns 0 to dims − 1 named "dim".
+        float32; index named "gene", without blanks around symbols, columns 0 to dims − 1 named "dim".
 
     Raises
     ------
@@ -82,17 +82,17 @@ def validate_embeddings(
     if 0 in frame.shape:
         raise ValueError(f"{where}: no embeddings ({frame.shape[0]} genes x {frame.shape[1]} dims)")
     in_columns = [name for name in frame.columns if isinstance(name, str) and name in genes]
-    if in_columns and not any(isinstance(name, str) and name in genes for name in frame.index):
+    if in_columns and not any(isinstance(name, str) and name.strip() in genes for name in frame.index):
         raise ValueError(
             f"{where}: transposed: the columns hold genes ({listed(in_columns, 5)}), the index none; "
             "pass .T, which is genes x dims"
         )
-    if unnamed := [gene for gene in frame.index if not isinstance(gene, str) or not gene]:
+    if unnamed := [gene for gene in frame.index if not isinstance(gene, str) or not gene.strip()]:
         raise ValueError(
             f"{where}: the index must hold gene symbols, but has {listed(map(repr, unnamed))}; "
             "set it with frame.set_index(...), or transpose a table of dims x genes"
         )
-    symbols = pd.Index([str(gene) for gene in frame.index], name="gene", dtype=object)
+    symbols = pd.Index([str(gene).strip() for gene in frame.index], name="gene", dtype=object)
     if repeated := list(dict.fromkeys(symbols[symbols.duplicated()])):
         raise ValueError(f"{where}: duplicated gene symbols: {listed(repeated)}; keep one row a gene")
     known = set(symbols)

@@ -52,6 +52,11 @@ def test_npz_of_one_array_a_gene(tmp_path):
     [
         ({"symbols": GENES, "matrix": VALUES}, "expected one of symbols.*found the arrays symbols, matrix"),
         ({"emb": VALUES}, "found the arrays emb"),
+        (
+            {"gene_names": GENES, "table": VALUES},
+            "one of symbols, .* and one of emb, .*found the arrays gene_names, table",
+        ),
+        ({"gene_names": np.array(GENES, dtype=object), "table": VALUES}, "expected one of symbols"),
         ({"symbols": GENES, "genes": GENES, "emb": VALUES}, "found the arrays symbols, genes, emb"),
         ({"symbols": GENES[:2], "emb": VALUES}, r"'symbols' of shape \(2,\) does not name the rows of 'emb'"),
         ({"symbols": GENES, "emb": VALUES[:, 0]}, "does not name the rows"),
@@ -63,7 +68,7 @@ def test_npz_of_one_array_a_gene(tmp_path):
         ({"symbols": GENES, "emb": VALUES.astype(str)}, "not numbers: KLF1"),
         ({"symbols": GENES, "emb": np.array([[{}]] * 3)}, "[Oo]bject arrays cannot be loaded"),
         ({"KLF1": [1.0, 2.0], "MYC": [1.0]}, "vectors differ in length"),
-        ({"arr_0": VALUES}, "not a one-dimensional vector of numbers: arr_0"),
+        ({"arr_0": VALUES}, "one vector a gene; found the arrays arr_0"),
     ],
 )
 def test_npz_of_another_layout_is_refused(tmp_path, arrays, match):
@@ -100,7 +105,13 @@ def test_parquet_without_symbols_or_with_text_is_refused(tmp_path):
 # text
 
 
-HEADS = {"words": ["gene", "d1", "d2"], "from 0": ["", "0", "1"], "from 1": ["gene", "1", "2"], "none": None}
+HEADS = {
+    "any numbers": ["Gene", "7", "3"],
+    "words": ["gene", "d1", "d2"],
+    "from 0": ["", "0", "1"],
+    "from 1": ["gene", "1", "2"],
+    "none": None,
+}
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -125,6 +136,8 @@ def test_text_with_and_without_a_header(tmp_path, suffix, head):
         ("tab_then_blanks.txt", "KLF1\t.5 -1 \nCEBPA\t2.25 .001 \nNAN\t3 -.125 \n"),
         ("word2vec.txt", "3 2\nKLF1 .5 -1\nCEBPA 2.25 .001\nNAN 3 -.125\n"),
         ("pandas.tsv", EXPECTED.to_csv(sep="\t")),
+        ("pandas.csv", EXPECTED.reset_index().to_csv(index=False)),
+        ("blanks.csv", "gene, a, b\nKLF1 , .5, -1\n CEBPA, 2.25, .001\nNAN, 3, -.125\n"),
     ],
 )
 def test_text_as_other_programs_write_it(tmp_path, name, text):
@@ -157,6 +170,37 @@ def test_invalid_text_is_refused_by_line_or_gene(tmp_path, text, match):
     path = tmp_path / "e.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"e\.csv: .*{match}"):
+        read_embeddings(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("e.csv", EXPECTED.to_csv(sep=";"), r"separated by ';', .*pandas.read_csv\(path, sep=';', index_col=0\)"),
+        ("e.csv", EXPECTED.to_csv(sep=";", decimal=","), "separated by ';'"),
+        ("e.csv", EXPECTED.to_csv(sep="\t"), r"separated by '\\t'"),
+        ("e.csv", EXPECTED.to_csv(sep=" "), "separated by ' '"),
+        ("e.tsv", EXPECTED.to_csv(), "separated by ','"),
+        ("e.tsv", EXPECTED.to_csv(sep=" "), "separated by ' '"),
+        ("e.txt", EXPECTED.to_csv(sep=";"), "separated by ';'"),
+    ],
+)
+def test_another_separator(tmp_path, name, text, match):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}: .*{match}"):
+        read_embeddings(tmp_path / name)
+
+
+def test_genes_that_are_not_in_the_first_column(tmp_path):
+    path = tmp_path / "e.csv"
+    EXPECTED.reset_index().to_csv(path)
+    with pytest.raises(ValueError, match=r"genes must come first, .* '0' and the second 'KLF1': .*index=False"):
+        read_embeddings(path)
+    EXPECTED.rename({"NAN": "MYC"}).T.to_csv(path)
+    with pytest.raises(ValueError, match=r"transposed, .*: the columns are KLF1, CEBPA, MYC, .*\.T\)"):
+        read_embeddings(path)
+    EXPECTED.reset_index(drop=True).add_prefix("d").to_csv(path)
+    with pytest.raises(ValueError, match=r"without genes: the columns are d0, d1, and the first holds 0, 1"):
         read_embeddings(path)
 
 

@@ -33,6 +33,14 @@ def test_numbers_in_other_guises_are_accepted():
     assert list(validate_embeddings(categorical).index) == ["A", "B"]
 
 
+def test_symbols_have_no_blanks_around_them():
+    padded = random_frame().rename(index={"KLF1": " KLF1", "MYC": "MYC  "})
+    pd.testing.assert_frame_equal(validate_embeddings(padded), validate_embeddings(random_frame()))
+    assert as_embeddings({" A": [1.0], "B ": [2.0]}).genes == ("A", "B")
+    with pytest.raises(ValueError, match="duplicated gene symbols: KLF1"):
+        validate_embeddings(padded.rename(index={"MYC  ": "KLF1"}))
+
+
 def changed(cell=None, **options):
     frame = random_frame()
     if cell is not None:
@@ -48,6 +56,7 @@ def changed(cell=None, **options):
         (changed(index=7), "index must hold gene symbols, but has 7; set it"),
         (changed(index=None), "index must hold gene symbols, but has (None|nan)"),
         (changed(index=""), "index must hold gene symbols, but has ''"),
+        (changed(index="  "), "index must hold gene symbols, but has '  '"),
         (random_frame().reset_index(drop=True), r"has 0, 1, 2, 3, 4; set it with frame.set_index"),
         (changed(index="KLF1+MYC"), r"combinations of genes: KLF1\+MYC"),
         (changed("0.5"), "not numbers: CEBPA .'0.5' in column 2."),
