@@ -279,8 +279,7 @@ def count_screen(
     if bins is None and operator.index(n_bins) < 2:
         raise ValueError(f"n_bins must be at least 2, got {n_bins}")
     groups = group_cells(screen)
-    single = groups.with_one_cell()
-    if single:
+    if single := [label for label in groups.with_one_cell() if label != screen.control]:
         warnings.warn(f"perturbations with fewer than 2 cells: {listed(single)}", UserWarning, stacklevel=3)
     if bins is None:
         genes, columns = screen.genes, None

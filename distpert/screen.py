@@ -110,8 +110,8 @@ def read_screen(
     Warns
     -----
     UserWarning
-        For cells without a label, for those with the name of another usual control, and for values that are not
-        log-normalised.
+        For cells without a label, for those with the name of another usual control, for a single control cell in a
+        context, and for values that are not log-normalised.
     """
     from anndata import AnnData
 
@@ -138,14 +138,21 @@ def read_screen(
             stacklevel=3,
         )
     context = _read_contexts(adata, context_key, perturbation != "")
-    if fallback_control is None and context_key is not None:
+    if fallback_control is None:
         is_control = perturbation == control
-        without = set(context[~is_control & (perturbation != "")]) - set(context[is_control])
-        if without:
+        there, n_controls = np.unique(context[is_control], return_counts=True)
+        if without := set(context[~is_control & (perturbation != "")]) - set(there):
             raise ValueError(
                 f"no control cells in these contexts of adata.obs[{context_key!r}]: "
                 f"{listed(sorted(without))}. Perturbed cells are compared with control cells of "
                 "their own context: leave these contexts out, or use a coarser context_key"
+            )
+        if few := there[n_controls < 2].tolist():
+            where = f" in these contexts of adata.obs[{context_key!r}]: {listed(few)}" if context_key else ""
+            warnings.warn(
+                f"only 1 control cell{where}; perturbed cells are compared with control cells, and one tells little",
+                UserWarning,
+                stacklevel=3,
             )
     source = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     if layer is not None and layer not in adata.layers:

@@ -71,7 +71,7 @@ def test_layer_and_gene_symbols():
 
 
 def test_view_of_a_larger_screen():
-    adata = make()[[0, 1, 3]]
+    adata = make()[[0, 1, 5]]
     np.testing.assert_array_equal(read_screen(adata).matrix, adata.X)
 
 
@@ -106,7 +106,7 @@ def test_labels_that_only_resemble_a_missing_value():
 
 
 def test_contexts():
-    adata = make(labels=["control", "A", "control", "A", "A", "control"], day=[2, 2, 3, 3, 3, 3])
+    adata = make(labels=["control", "control", "control", "A", "A", "control"], day=[2, 2, 3, 3, 3, 3])
     screen = read_screen(adata, context_key="day")
     assert screen.context.tolist() == ["2", "2", "3", "3", "3", "3"]
     assert screen.context_key == "day"
@@ -123,6 +123,19 @@ def test_contexts_without_control():
     with pytest.raises(ValueError, match=r"no control cells in these contexts of adata.obs\['day'\]: b, c\."):
         read_screen(adata, context_key="day")
     assert read_screen(adata, context_key="day", fallback_control="NT").control == "control"
+
+
+def test_a_single_control_cell():
+    labels = ["control", "A", "A", "control", "A", "control"]
+    adata = make(labels=labels, day=["a", "a", "b", "b", "c", "c"])
+    with pytest.warns(UserWarning, match=r"^only 1 control cell in these .*\['day'\]: a, b, c; perturbed cells"):
+        read_screen(adata, context_key="day")
+    with pytest.warns(UserWarning, match=r"^only 1 control cell; perturbed cells are compared"):
+        read_screen(adata[[0, 1, 2]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_screen(adata)
+        read_screen(adata, context_key="day", fallback_control="control")  # held-out cells need none
 
 
 def test_context_is_missing():
@@ -142,8 +155,8 @@ def test_no_control():
 @pytest.mark.parametrize(
     ("labels", "options", "others"),
     [
-        (["control", "A", "non-targeting", "A", "A+ctrl", "non-targeting"], {}, "non-targeting"),
-        (["control", "ctrl", "non-targeting", "A", "A+ctrl", "A"], {"control": "ctrl"}, "control, non-targeting"),
+        (["control", "A", "non-targeting", "control", "A+ctrl", "non-targeting"], {}, "non-targeting"),
+        (["control", "ctrl", "non-targeting", "A", "A+ctrl", "ctrl"], {"control": "ctrl"}, "control, non-targeting"),
         (["NT", "A", "ctrl", "A", "B+NT", "NT"], {"control": "NT"}, "ctrl"),
         (["A", "ctrl", "A", "A", "B", "B"], {"control": "NT", "fallback_control": "NT"}, "ctrl"),
     ],
