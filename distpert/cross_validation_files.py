@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from distpert.embeddings import Embeddings
 from distpert.histogram_files import numeric_encoding
 from distpert.screen import Screen
 from distpert.splits import Splits
+from distpert.whole_files import write_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -82,8 +83,8 @@ def open_folder(path: str | os.PathLike[str], settings: Mapping[str, Any], split
         if folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
             raise ValueError(f"{folder} is there and holds no cross-validation: give the path of a new folder")
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(splits_file, lambda part: part.write_text(splits.to_json()))
-        _replace(settings_file, lambda part: part.write_text(json.dumps(settings, indent=1)))
+        write_whole(splits_file, lambda part: part.write_text(splits.to_json()))
+        write_whole(settings_file, lambda part: part.write_text(json.dumps(settings, indent=1)))
         return folder
     found = json.loads(settings_file.read_text())
     if other := [name for name in settings if found.get(name) != settings[name]]:
@@ -145,7 +146,7 @@ def write_scores(scores: xr.Dataset, folder: Path, fold: int, name: str, setting
     """
     encoding = {str(variable): numeric_encoding(array) for variable, array in scores.variables.items()}
     scores = scores.assign_attrs(model=settings)
-    _replace(_file(folder, fold, name), lambda part: scores.to_netcdf(part, engine="h5netcdf", encoding=encoding))
+    write_whole(_file(folder, fold, name), lambda part: scores.to_netcdf(part, engine="h5netcdf", encoding=encoding))
 
 
 def _is_foreign(file: Path) -> bool:
@@ -155,13 +156,3 @@ def _is_foreign(file: Path) -> bool:
 
 def _file(folder: Path, fold: int, name: str) -> Path:
     return folder / f"fold{fold}_{name}.nc"
-
-
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target and move into place, so that no half-written file is ever found there."""
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")  # several processes may share the folder
-    try:
-        write(unfinished)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)

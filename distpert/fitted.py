@@ -285,6 +285,13 @@ class Fit:
         ----------
         path
             Where to write; a file that is there is replaced once the new one is complete.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        IsADirectoryError
+            If the path is that of a folder.
         """
         from distpert.storage import save_fit
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distpert.whole_files import write_whole
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -20,10 +22,10 @@ def write_histograms(dataset: xr.Dataset, path: str | Path) -> None:
     dataset
         As in `distpert.histograms.Histograms`.
     path
-        Where to write; a file that is there is replaced.
+        Where to write; a file that is there is replaced once the new one is complete.
     """
     encoding = {str(name): numeric_encoding(variable) for name, variable in dataset.variables.items()}
-    dataset.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    write_whole(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf", encoding=encoding))
 
 
 def numeric_encoding(variable: xr.Variable) -> dict[str, Any]:

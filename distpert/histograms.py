@@ -153,7 +153,14 @@ class Histograms:
         Parameters
         ----------
         path
-            Where to write; a file that is there is replaced.
+            Where to write; a file that is there is replaced once the new one is complete.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such folder.
+        IsADirectoryError
+            If the path is that of a folder.
         """
         write_histograms(self.dataset, path)
 

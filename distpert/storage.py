@@ -12,6 +12,7 @@ from distpert.embeddings import Embeddings
 from distpert.histogram_files import numeric_encoding
 from distpert.histograms import Histograms
 from distpert.kernels import Kernel
+from distpert.whole_files import write_whole
 
 if TYPE_CHECKING:
     from distpert.fitted import Fit
@@ -46,20 +47,11 @@ def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
             "/loss": xr.Dataset({"loss": ("epoch", fit.loss)}),
         }
     )
-    # A crash half way must not cost the file that was there.
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {target.parent}")
-    unfinished = target.with_name(target.name + ".part")
     encoding = {
         f"/{node}": {str(name): numeric_encoding(array) for name, array in tree[node].variables.items()}
         for node in ("histograms", "embeddings", "parameters", "loss")
     }
-    try:
-        tree.to_netcdf(unfinished, engine="h5netcdf", encoding=encoding)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, lambda part: tree.to_netcdf(part, engine="h5netcdf", encoding=encoding))
 
 
 def load(path: str | os.PathLike[str]) -> Fit:
