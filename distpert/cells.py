@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from distpert.prediction import Prediction
 
-FIRST_PURPOSE = 2  # the random numbers of cells are none of those that the histograms and replicates are drawn with
+_LEVEL, _DRAW_OF_CELL = 2, 3  # purposes of random numbers, besides those of histograms and replicates
 
 
 def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
@@ -27,9 +28,11 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
     centers = prediction.fit.centers
 
     def cells(block: Block) -> NDArray:
-        rng = prediction._generator(block, FIRST_PURPOSE + seed)
+        # A cell is of one draw whatever the block of its genes.
+        of_cells = prediction._generator(replace(block, genes=slice(0, 0)), _DRAW_OF_CELL, seed)
+        rng = prediction._generator(block, _LEVEL, seed)
         cdf = prediction._draw(block).cumsum(axis=-1)
-        chosen = cdf[rng.integers(prediction.num_draws, size=n_cells)]
+        chosen = cdf[of_cells.integers(prediction.num_draws, size=n_cells)]
         level = rng.random((*chosen.shape[:-1], 1), dtype=np.float32) * chosen[..., -1:]
         drawn = (level > chosen[..., :-1]).sum(axis=-1)  # (cell, gene)
         return np.take_along_axis(centers[block.genes].T, drawn, axis=0).T

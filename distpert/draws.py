@@ -41,9 +41,9 @@ class Block:
     context: int
     genes: slice
 
-    def generator(self, seed: int, label: str, context: str, purpose: int = 0) -> np.random.Generator:
+    def generator(self, seed: int, label: str, context: str, *purpose: int) -> np.random.Generator:
         """Random numbers of this block: they depend on its labels, not on its position."""
-        entropy = [seed, crc32(label.encode()), crc32(context.encode()), self.genes.start, purpose]
+        entropy = [seed, crc32(label.encode()), crc32(context.encode()), self.genes.start, *purpose]
         return np.random.default_rng(entropy)
 
 

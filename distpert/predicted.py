@@ -57,9 +57,9 @@ class Predicted:
     def _has_contexts(self) -> bool:
         return bool(self.training.context_key)
 
-    def _generator(self, block: Block, purpose: int) -> np.random.Generator:
+    def _generator(self, block: Block, *purpose: int) -> np.random.Generator:
         label, context = self.perturbations[block.perturbation], self.contexts[block.context]
-        return block.generator(self.seed, label, context, purpose)
+        return block.generator(self.seed, label, context, *purpose)
 
     def _cells(self, n_cells: CellNumbers) -> NDArray[np.int64] | None:
         """Numbers of cells (perturbation, context)."""

@@ -2,6 +2,7 @@
 
 import os
 import tracemalloc
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -336,6 +337,22 @@ def test_cells_are_drawn_from_the_prediction(fitted, unseen):
             terms += large.sum()
     # Genes share each cell's draw, and draws their responses, so that the statistic varies more than chi-square.
     assert 0.7 * terms < statistic < 2 * terms
+
+
+@pytest.mark.parametrize("block_genes", [512, 5])
+def test_all_genes_of_a_cell_are_of_one_draw(by_context, monkeypatch, block_genes):
+    monkeypatch.setattr("distpert.draws.BLOCK_GENES", block_genes)
+
+    def one_bin_each(self, block):
+        return np.repeat(np.eye(15, dtype=np.float32)[:, None], block.genes.stop - block.genes.start, axis=1)
+
+    monkeypatch.setattr(type(by_context), "_draw", one_bin_each)
+    cells = replace(by_context, response=by_context.response[:15]).sample_cells(40).X
+    bins = abs(cells[..., None] - by_context.fit.centers).argmin(axis=-1)
+    assert (bins == bins[:, :1]).all()
+    draws = bins[:, 0].reshape(4, 40)
+    assert all(len(set(of_group)) > 5 for of_group in draws)
+    assert not (draws[0] == draws[1:]).all(axis=1).any()
 
 
 def test_layout_of_cells(by_context, context_fit):
