@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.draws import Block
+from distpert.draws import DRAW_OF_CELL, LEVEL, Block
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from distpert.prediction import Prediction
-
-_LEVEL, _DRAW_OF_CELL = 2, 3  # purposes of random numbers, besides those of histograms and replicates
 
 
 def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
@@ -29,8 +27,8 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
 
     def cells(block: Block) -> NDArray:
         # A cell is of one draw whatever the block of its genes.
-        of_cells = prediction._generator(replace(block, genes=slice(0, 0)), _DRAW_OF_CELL, seed)
-        rng = prediction._generator(block, _LEVEL, seed)
+        of_cells = prediction._generator(replace(block, genes=slice(0, 0)), DRAW_OF_CELL, seed)
+        rng = prediction._generator(block, LEVEL, seed)
         cdf = prediction._draw(block).cumsum(axis=-1)
         chosen = cdf[of_cells.integers(prediction.num_draws, size=n_cells)]
         level = rng.random((*chosen.shape[:-1], 1), dtype=np.float32) * chosen[..., -1:]

@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int
 from numpy.typing import NDArray
 
 BLOCK_GENES = 512
+HISTOGRAM, REPLICATE, LEVEL, DRAW_OF_CELL = range(4)  # purposes of a block's random numbers: none is used for two
 _SMALLEST = 1e-8  # gamma shapes below this give zeros anyway
 
 Result = TypeVar("Result")

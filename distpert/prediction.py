@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.draws import Block, expected_histograms, sample_histograms, sample_replicates, softmax
+from distpert.draws import (
+    HISTOGRAM,
+    REPLICATE,
+    Block,
+    expected_histograms,
+    sample_histograms,
+    sample_replicates,
+    softmax,
+)
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.predicted import STATISTICS, Predicted, check_loss, quantile_levels
 
@@ -20,8 +28,6 @@ if TYPE_CHECKING:
     from distpert.histograms import Histograms
     from distpert.predicted import CellNumbers
     from distpert.prior_prediction import PriorPrediction
-
-_HISTOGRAM, _REPLICATE = range(2)  # purposes of a block's random numbers
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -279,11 +285,11 @@ class Prediction(Predicted):
 
     def _draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Draw histograms h (draw, gene, bin), or those of so many cells."""
-        histograms = sample_histograms(self._generator(block, _HISTOGRAM), *self._dirichlet(block))
+        histograms = sample_histograms(self._generator(block, HISTOGRAM), *self._dirichlet(block))
         if n_cells is None:
             return histograms
         cells = int(n_cells[block.perturbation, block.context])
-        return sample_replicates(self._generator(block, _REPLICATE), histograms, cells)
+        return sample_replicates(self._generator(block, REPLICATE), histograms, cells)
 
     def _moments(self, block: Block, n_cells: NDArray[np.int64] | None) -> tuple[NDArray, ...]:
         """Moments (draw, gene), of the distributions or of replicates of so many cells."""

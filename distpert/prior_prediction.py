@@ -15,7 +15,16 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from distpert.design import target_indices
-from distpert.draws import Block, Result, blocks, map_blocks, sample_histograms, sample_replicates
+from distpert.draws import (
+    HISTOGRAM,
+    REPLICATE,
+    Block,
+    Result,
+    blocks,
+    map_blocks,
+    sample_histograms,
+    sample_replicates,
+)
 from distpert.kernels import kernel_between
 from distpert.model import Batch, Data, Design, Priors, model
 from distpert.moments import MOMENTS, histogram_moments
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
 
 # Sites that are kept. The others have a value for each gene and bin, and are drawn again, the same, when needed.
 _HELD = ("explained_share", "response", "tilt_mean", "tilt_scale", "on_target", "log_concentration")
-_HISTOGRAM, _REPLICATE = range(2)  # purposes of a block's random numbers, as in `Prediction`
 _GROUPS_AT_ONCE = 16  # of which probabilities are held, with all draws and a block's genes
 
 
@@ -195,11 +203,11 @@ class PriorPrediction(Predicted):
         block = _carried(block)
         shape = block.concentration[..., None] * block.probs  # of the Dirichlet: κ differs from draw to draw
         one = np.ones(shape.shape[1], np.float32)
-        histograms = sample_histograms(self._generator(block, _HISTOGRAM), shape, one)
+        histograms = sample_histograms(self._generator(block, HISTOGRAM), shape, one)
         if n_cells is None:
             return histograms
         cells = int(n_cells[block.perturbation, block.context])
-        return sample_replicates(self._generator(block, _REPLICATE), histograms, cells)
+        return sample_replicates(self._generator(block, REPLICATE), histograms, cells)
 
     def _moments(self, block: Block, n_cells: NDArray[np.int64] | None) -> tuple[NDArray, ...]:
         """Moments (draw, gene), of the distributions or of replicates of so many cells."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.baselines.training import TrainingShares
 from distpert.calibration_table import BY_PERTURBATION, POOLED, pool_groups
 from distpert.conformal import ConformalPrediction, is_mean_only
 from distpert.group_calibration import Forecast, Grid, calibrate_groups
+from distpert.kernels import distances
 from distpert.labels import listed
 from distpert.moments import MOMENTS
 from distpert.observed import observed_cells
@@ -113,9 +115,8 @@ def calibration(
     n_cells = observed["n_cells"].to_numpy()
     if absent := [name for name, n in zip(prediction.perturbations, n_cells.sum(axis=1), strict=True) if not n]:
         raise ValueError(f"no cells to calibrate with for {listed(absent)}: predict only what the data have")
-    controls = training.select([]).dataset
-    rows = [controls["context"].to_numpy().tolist().index(context) for context in prediction.contexts]
-    control = controls["counts"].to_numpy()[rows] / controls["n_cells"].to_numpy()[rows, None, None]
+    rows = [training.contexts.index(context) for context in prediction.contexts]
+    control = TrainingShares(training).control[rows]
     means = (control * training.centers.to_numpy()).sum(axis=-1)
     stratum = np.stack([quantile_strata(row, n_strata) for row in means])
     edges = np.linspace(0, 1, num_pit_bins + 1)
@@ -230,9 +231,7 @@ def _distances(
         embeddings = prediction.fit.embeddings
     else:
         return None
-    from scipy.spatial.distance import cdist
-
     trained = [label for label in prediction.training.perturbations if embeddings.has(label)]
     if not trained:
         raise ValueError("no training perturbation has an embedding, so no distance can be measured")
-    return cdist(embeddings.of(prediction.perturbations), embeddings.of(trained)).min(axis=1)
+    return distances(embeddings.of(prediction.perturbations), embeddings.of(trained)).min(axis=1)

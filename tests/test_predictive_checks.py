@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import distpert
-from distpert.baselines import BASELINES
+from distpert.baselines import BASELINES, PointPrediction
 from distpert.plots import plot_predictive_check
 from distpert.predictive_checks import posterior_p_value
 
@@ -76,8 +76,17 @@ def test_baselines_vary_by_the_sampling_of_cells_alone(small, prediction):
     fitted = BASELINES["pooled"]().fit(histograms, distpert.embeddings.as_embeddings(small.embeddings), seed=0)
     baseline = fitted.predict(list(prediction.perturbations))
     check = distpert.predictive_check(baseline, small.adata, "mean")
+    replicated = baseline.moments(n_cells=check["n_cells"])["mean"]
+    np.testing.assert_allclose(check["replicated"], replicated, rtol=1e-5, atol=1e-6)  # the very same
     variance = baseline.moments()["variance"] / check["n_cells"]
     assert float((check["replicated"].var("draw") / variance).mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_means_alone_have_nothing_to_replicate(small, prediction):
+    means = prediction.moments()["mean"].mean("draw").to_numpy()[:, None]
+    baseline = PointPrediction.from_means(prediction.training, prediction.perturbations, ["all"], means)
+    with pytest.raises(ValueError, match="means alone: there are no histograms to draw from"):
+        distpert.predictive_check(baseline, small.adata)
 
 
 @pytest.mark.parametrize(
