@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,7 @@ STATISTICS = ("median", "lower", "upper")
 class Predicted:
     """Perturbations × contexts × genes of which something is predicted.
 
-    A subclass has the attributes ``perturbations``, ``contexts``, ``training`` and ``seed``.
+    A subclass has the attributes ``perturbations``, ``contexts``, ``training`` and ``seed``, and ``_one_group``.
     """
 
     progress_bar: bool = False
@@ -47,6 +47,9 @@ class Predicted:
         @property
         def seed(self) -> int:
             """All randomness follows from it."""
+
+        def _one_group(self, perturbation: int, context: int) -> Self:
+            """Take one perturbation in one context out, with the same draws."""
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -146,6 +149,46 @@ class Predicted:
         summary = xr.Dataset({name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(names)})
         summary = summary.transpose("statistic", ...)
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
+
+
+class Drawn(Predicted):
+    """Predictions that draw histograms: those of the distributions, or of replicates of so many cells."""
+
+    if TYPE_CHECKING:
+
+        def _draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.floating]:
+            """Histograms (draw, gene, bin), or those of so many cells (perturbation, context)."""
+
+    def histogram_interval(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.DataArray:
+        """Median and central interval of each bin's probability.
+
+        Parameters
+        ----------
+        ci_prob
+            Probability that the interval holds, bin by bin.
+        n_cells
+            As in `moments`: with it, the interval is that of the share of so many cells that a bin would hold. Without,
+            that of a baseline has no width.
+
+        Returns
+        -------
+        DataArray
+            (statistic, perturbation, [context,] gene, bin), with ``statistic`` one of ``median``, ``lower``,
+            ``upper``. Medians of bins need not sum to one; `histogram` gives probabilities that do.
+
+        Raises
+        ------
+        ValueError
+            If ``ci_prob`` is not between 0 and 1, or the method predicts means alone.
+        """
+        levels, cells = quantile_levels(ci_prob), self._cells(n_cells)
+
+        def quantiles(block: Block) -> NDArray:
+            return np.moveaxis(np.quantile(self._draw(block, cells), levels, axis=0), 0, -1)
+
+        values = self._collect(quantiles, (self.training.n_bins, len(levels)))
+        array = self._labelled(values, ("bin", "statistic")).transpose("statistic", ...)
+        return self._with_bins(array.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob))
 
 
 def quantiles_of_moments(draws: NDArray, levels: Sequence[float]) -> NDArray:

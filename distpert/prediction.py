@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from distpert.draws import (
     softmax,
 )
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.predicted import STATISTICS, Predicted, check_loss, quantile_levels
+from distpert.predicted import Drawn, check_loss
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Prediction(Predicted):
+class Prediction(Drawn):
     """Posterior of the distributions of all genes under some perturbations; made by `Fit.predict`.
 
     Only draws of the latent responses are held. Histograms are made from them block by block when something is asked
@@ -111,36 +111,6 @@ class Prediction(Predicted):
         function = posterior_mean if loss == "log" else median_cdf
         values = self._collect(function, (self.training.n_bins,))
         return self._with_bins(self._labelled(values, ("bin",)))
-
-    def histogram_interval(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.DataArray:
-        """Posterior median and central credible interval of each bin's probability.
-
-        Parameters
-        ----------
-        ci_prob
-            Probability that the interval holds, bin by bin.
-        n_cells
-            As in `moments`: with it, the interval is that of the share of so many cells that a bin would hold.
-
-        Returns
-        -------
-        DataArray
-            (statistic, perturbation, [context,] gene, bin), with ``statistic`` one of ``median``, ``lower``,
-            ``upper``. Medians of bins need not sum to one; `histogram` gives probabilities that do.
-
-        Raises
-        ------
-        ValueError
-            If ``ci_prob`` is not between 0 and 1.
-        """
-        levels, cells = quantile_levels(ci_prob), self._cells(n_cells)
-
-        def quantiles(block: Block) -> NDArray:
-            return np.moveaxis(np.quantile(self._draw(block, cells), levels, axis=0), 0, -1)
-
-        values = self._collect(quantiles, (self.training.n_bins, len(levels)))
-        array = self._labelled(values, ("bin", "statistic")).transpose("statistic", ...)
-        return self._with_bins(array.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob))
 
     def moments(self, *, n_cells: CellNumbers = None) -> xr.Dataset:
         """Posterior draws of the moments of each distribution.
@@ -260,6 +230,15 @@ class Prediction(Predicted):
         from distpert.datatree import build_datatree
 
         return build_datatree(self, adata, prior)
+
+    def _one_group(self, perturbation: int, context: int) -> Prediction:
+        return replace(
+            self,
+            perturbations=(self.perturbations[perturbation],),
+            contexts=(self.contexts[context],),
+            response=self.response[:, [perturbation]],
+            on_target=self.on_target[:, [perturbation]],
+        )
 
     # ------------------------------------------------------------------ from draws of responses to draws of histograms
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,7 +28,7 @@ from distpert.draws import (
 from distpert.kernels import kernel_between
 from distpert.model import Batch, Data, Design, Priors, model
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.predicted import Predicted
+from distpert.predicted import Drawn
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,7 +59,7 @@ class PriorBlock(Block):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PriorPrediction(Predicted):
+class PriorPrediction(Drawn):
     """Prior predictive distributions of all genes under some perturbations; made by `Fit.prior_predictive`.
 
     Everything in `distpert.model.model` is drawn from its prior, by numpyro and from that very function: what all
@@ -161,6 +161,19 @@ class PriorPrediction(Predicted):
         return self._summarise_moments(lambda block: self._moments(block, cells), MOMENTS, ci_prob)
 
     # ------------------------------------------------------------------------------------------------------- internals
+
+    def _one_group(self, perturbation: int, context: int) -> PriorPrediction:
+        sites = self.sites
+        of_one = {
+            "response": sites["response"][..., [perturbation]],
+            "on_target": sites["on_target"][:, [perturbation]],
+        }
+        return replace(
+            self,
+            perturbations=(self.perturbations[perturbation],),
+            contexts=(self.contexts[context],),
+            sites=sites | of_one,
+        )
 
     def _map(self, function: Callable[[Block], Result]) -> Iterator[tuple[Block, Result]]:
         """Apply a function to each block; those of the same genes share one draw of what is drawn for genes."""

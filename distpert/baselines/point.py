@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from distpert.draws import REPLICATE, Block, sample_replicates
 from distpert.histograms import Histograms
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.predicted import Predicted, check_loss
+from distpert.predicted import Drawn, check_loss
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,10 +23,11 @@ NUM_DRAWS = 200  # replicates, where nobody says how many
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PointPrediction(Predicted):
+class PointPrediction(Drawn):
     """One histogram for every gene under some perturbations, or for mean-only methods one mean; no uncertainty.
 
-    A baseline's ``predict`` makes it, by `from_probs` or `from_means`. It answers as `distpert.Prediction` does.
+    A baseline's ``predict`` makes it, by `from_probs` or `from_means`. It has ``histogram``, ``histogram_interval``,
+    ``moments`` and ``summary`` as `distpert.Prediction` has them, and scores, calibration, checks and plots take it.
 
     Attributes
     ----------
@@ -172,6 +173,16 @@ class PointPrediction(Predicted):
         """
         cells = self._cells(n_cells)
         return self._summarise_moments(lambda block: self._moments(block, cells), self._names(cells), ci_prob)
+
+    def _one_group(self, perturbation: int, context: int) -> PointPrediction:
+        here = np.ix_([perturbation], [context])
+        return replace(
+            self,
+            perturbations=(self.perturbations[perturbation],),
+            contexts=(self.contexts[context],),
+            probs=None if self.probs is None else self.probs[here],
+            means=self.means[here],
+        )
 
     def _require_probs(self, lack: str) -> NDArray[np.float64]:
         if self.probs is None:
