@@ -56,8 +56,24 @@ def test_without_cells_and_axes(fitted):
     prediction = fitted.predict(fitted.perturbations[0], num_draws=20)
     ax = plot_histogram(prediction, fitted.perturbations[0], fitted.genes[0])
     assert len(ax.get_lines()) == 2
-    assert "of probability" in ax.get_legend_handles_labels()[1][1]
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["control", "predicted, 90% band of probability"]
     plt.close(ax.figure)
+
+
+def test_the_legend_says_what_is_drawn(others, context_screen, ax):
+    def texts(prediction, **options):
+        ax.clear()
+        plot_histogram(prediction, "GENE1", "GENE2", context="context0", ax=ax, **options)
+        return [text.get_text() for text in ax.get_legend().get_texts()]
+
+    assert texts(others["baseline"]) == ["control", "predicted"]
+    assert texts(others["baseline"], observed=context_screen.adata, ci_prob=0.5) == [
+        "control",
+        "predicted, 50% band for 60 cells",
+        "observed (60 cells)",
+    ]
+    assert not ax.get_legend().get_frame_on()
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +240,13 @@ def test_transforms(table, ax, moment):
     assert ax.get_title() == ("single cells" if moment == "cells" else moment)
 
 
+def test_transforms_of_one_perturbation_have_no_band(prediction, small, ax):
+    one = calibration(prediction._one_group(2, 0), small.adata, num_pit_bins=10, n_resamples=50)
+    plot_pit(one, ax=ax)
+    np.testing.assert_array_equal([bar.get_height() for bar in ax.patches], one["pit"].sel(moment="mean"))
+    assert ax.get_legend() is None
+
+
 def test_transforms_that_there_are_not(table, ax):
     with pytest.raises(ValueError, match="moment must be one of mean, variance, skewness, kurtosis, cells, not 'mode'"):
         plot_pit(table, "mode", ax=ax)
@@ -243,7 +266,7 @@ def test_selective_risk(table, ax):
         plot_selective_risk(table.drop_vars("selective_risk"), ax=ax)
 
 
-@pytest.mark.parametrize("stratifier", ["spread", "expression"])
+@pytest.mark.parametrize("stratifier", ["spread", "distance", "n_cells"])
 def test_strata(table, ax, stratifier):
     assert plot_strata(table, stratifier, "variance", ax=ax) is ax
     of = table.sel(stratifier=stratifier, moment="variance")
@@ -260,7 +283,9 @@ def test_strata(table, ax, stratifier):
         np.testing.assert_allclose(ends[:, 0], np.minimum(known["coverage_by_stratum_lower"], value))
         np.testing.assert_allclose(ends[:, 1], np.maximum(known["coverage_by_stratum_upper"], value))
         assert container.get_label() == f"level {level:g}"
-    assert stratifier in ax.get_xlabel()
+    label = {"spread": "spread (units of expression)", "n_cells": "number of cells", "distance": "distance"}[stratifier]
+    assert ax.get_xlabel() == label
+    assert ax.get_title() == f"variance, by {label.split(' (')[0]}"
 
 
 def test_strata_that_there_are_not(table, ax):

@@ -67,7 +67,8 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     -------
     Axes
         Bars, those outside the 95 % band in another colour and hatched. Flat: calibrated; ∪: over-confident; ∩: too
-        wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside on average.
+        wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside on average. One perturbation has no
+        band.
 
     Raises
     ------
@@ -88,12 +89,14 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     bars = ax.bar(centers, value, 0.9 / len(centers), color=np.where(outside, OBSERVED, PREDICTED), alpha=0.75)
     for bar, out in zip(bars, outside, strict=True):
         bar.set_hatch("///" if out else "")
-    ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band if calibrated")
+    if has_band := not np.isnan(lower).all():
+        ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band if calibrated")
     ax.axhline(1, color=CONTROL, ls="--", lw=1)
     what = "single cells" if moment == "cells" else moment
     ax.set(xlabel="probability integral transform", ylabel="density", title=what, xlim=(0, 1))
-    ax.set_ylim(0, 1.25 * max(*value, *upper))  # room for the legend
-    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.set_ylim(0, 1.25 * np.nanmax([*value, *upper]))  # room for the legend
+    if has_band:
+        ax.legend(frameon=False, fontsize="small", loc="upper right")
     return ax
 
 
@@ -183,12 +186,12 @@ def plot_strata(
         ax.axhline(level, color=color, ls="--", lw=1)
         ends = np.maximum([value - lower, upper - value], 0)  # a quantile can end short of the mean
         ax.errorbar(at, value, ends, fmt=mark + "-", color=color, ms=4, lw=1.2, capsize=2, label=f"level {level:g}")
-    about = calibration[stratifier].attrs
-    units = "" if about["units"] == "1" else f" ({about['units']})"
+    name = "number of cells" if stratifier == "n_cells" else stratifier.replace("_", " ")
+    units = calibration[stratifier].attrs["units"]
     ax.set(
-        xlabel=f"{stratifier.replace('_', ' ')}{units}",
+        xlabel=name if units in ("1", "cells") else f"{name} ({units})",
         ylabel="share of moments inside",
-        title=f"{moment}, by {stratifier.replace('_', ' ')}",
+        title=f"{moment}, by {name}",
         ylim=(None, 1.01),
     )
     ax.legend(frameon=False, fontsize="small")

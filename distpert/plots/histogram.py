@@ -78,11 +78,14 @@ def plot_histogram(
         shown |= counts > 0
 
     ax = axes_or_new(ax)
-    band = "of probability" if counts is None else f"for {n_cells} cells"
+    what = "of probability" if counts is None else f"for {n_cells} cells"
+    band = f", {ci_prob:.0%} band {what}" if (upper > lower).any() else ""  # one histogram is a band of no width
     ax.fill_between(x[shown], lower[shown], upper[shown], color=PREDICTED, alpha=0.25, lw=0)
     ax.plot(x[shown], control[shown], color=CONTROL, ls="--", lw=1.2, label="control")
-    ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted, {ci_prob:.0%} band {band}")
+    ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted{band}")
     if counts is not None:
         ax.plot(x[shown], counts[shown] / n_cells, "o", color=OBSERVED, ms=4, label=f"observed ({n_cells} cells)")
-    ax.set(xlabel=EXPRESSION, ylabel="share of cells", title=gene, ylim=(0, None))
+    ax.set(xlabel=EXPRESSION, ylabel="share of cells", title=gene)
+    ax.set_ylim(0, 1.45 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
     return ax
