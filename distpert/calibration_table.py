@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -170,6 +171,13 @@ def _selective_risk(pool: _Pool) -> _Variables:
     _, unit = np.unique(pool.unit[known], return_inverse=True)
     size = np.bincount(unit)
     spread, risk = (np.bincount(unit, pool.values(name)[known]) / size for name in ("spread", "cramer"))
+    if len(risk) and risk.mean() <= 0:
+        warnings.warn(
+            f"no selective risk: the mean Cramér distance of all perturbations is {risk.mean():.2g}, not above 0, and "
+            "nothing can be relative to it; more cells or perturbations would tell errors from the sampling of cells",
+            UserWarning,
+            stacklevel=4,
+        )
     band = selective_risk(spread, risk, SHARES, pool.n_resamples, pool.seed)
     return _with_band("selective_risk", ("share",), band)
 

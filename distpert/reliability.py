@@ -83,7 +83,7 @@ def calibration(
           held-out cells from the controls; ``n_cells``; ``expression``: of genes, their mean in the context's controls;
           ``distance``: Euclidean, of the embedding from that of the nearest training perturbation; ``spread``.
         - ``selective_risk`` with its band (share): ``cramer`` of the share of perturbations with the least ``spread``,
-          relative to that of all. Only for a posterior.
+          relative to that of all. Only for a posterior. NaN, with a warning, where that of all is not above 0.
 
         By perturbation, (…, perturbation, [context]), from which `combine_calibrations` pools anew: the first five with
         ``_by_perturbation``, ``coverage_by_expression`` (moment, level, stratum, …), ``expression`` (stratum, …), and
@@ -101,6 +101,11 @@ def calibration(
         other genes, bins or contexts than the training.
     KeyError
         If genes or columns of the training are not in ``adata``, or a perturbation has no embedding.
+
+    Warns
+    -----
+    UserWarning
+        If the mean Cramér distance is not above 0, so that there is no ``selective_risk``.
 
     Notes
     -----

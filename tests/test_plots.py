@@ -159,8 +159,19 @@ def prediction(small_fit):
 
 
 @pytest.fixture(scope="module")
-def table(prediction, small):
-    return calibration(prediction, small.adata, num_pit_bins=10, n_resamples=50)
+def exchanged(prediction, small):
+    """Cells under the label of another perturbation: of their own, the fit knows all."""
+    adata = small.adata.copy()
+    labels = list(prediction.perturbations)
+    adata.obs["perturbation"] = (
+        adata.obs["perturbation"].astype(str).replace(dict(zip(labels, labels[::-1], strict=True)))
+    )
+    return adata
+
+
+@pytest.fixture(scope="module")
+def table(prediction, exchanged):
+    return calibration(prediction, exchanged, num_pit_bins=10, n_resamples=50)
 
 
 @pytest.mark.parametrize("moment", ["mean", "variance", "skewness", "kurtosis"])
@@ -240,8 +251,8 @@ def test_transforms(table, ax, moment):
     assert ax.get_title() == ("single cells" if moment == "cells" else moment)
 
 
-def test_transforms_of_one_perturbation_have_no_band(prediction, small, ax):
-    one = calibration(prediction._one_group(2, 0), small.adata, num_pit_bins=10, n_resamples=50)
+def test_transforms_of_one_perturbation_have_no_band(prediction, exchanged, ax):
+    one = calibration(prediction._one_group(2, 0), exchanged, num_pit_bins=10, n_resamples=50)
     plot_pit(one, ax=ax)
     np.testing.assert_array_equal([bar.get_height() for bar in ax.patches], one["pit"].sel(moment="mean"))
     assert ax.get_legend() is None
@@ -264,6 +275,19 @@ def test_selective_risk(table, ax):
     assert ends.max() == table["selective_risk_upper"].max()
     with pytest.raises(ValueError, match="only a posterior has a spread"):
         plot_selective_risk(table.drop_vars("selective_risk"), ax=ax)
+
+
+def test_selective_risk_below_zero_is_in_the_picture(table, ax):
+    risk = table["selective_risk"]
+    lower = table.assign(selective_risk=risk - 2, selective_risk_lower=risk - 2.5, selective_risk_upper=risk - 1.5)
+    plot_selective_risk(lower, ax=ax)
+    assert ax.get_ylim()[0] < lower["selective_risk_lower"].min()
+    ax.clear()
+    bare = table.assign({f"selective_risk_{end}": risk * np.nan for end in ("lower", "upper")})
+    plot_selective_risk(bare, ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["knows nothing of it"]
+    with pytest.raises(ValueError, match="not above 0"):
+        plot_selective_risk(table.assign(selective_risk=risk * np.nan), ax=ax)
 
 
 @pytest.mark.parametrize("stratifier", ["spread", "distance", "n_cells"])

@@ -25,11 +25,13 @@ N_BINS = 6
 
 @pytest.fixture(scope="module")
 def held_out(context_screen, context_fit):
-    """The training cells serve as well as others to check the arithmetic; one group is missing."""
-    obs = context_screen.adata.obs
+    """The training cells serve as well as others to check the arithmetic, with labels exchanged; a group is missing."""
+    adata = context_screen.adata.copy()
+    obs = adata.obs.replace({"perturbation": {"GENE1": "GENE3", "GENE3": "GENE4", "GENE4": "GENE1"}})
     keep = ~((obs["perturbation"] == "GENE3") & (obs["context"] == "context1"))
     keep &= ~((obs["perturbation"] == "GENE4") & (np.arange(len(obs)) % 2 == 0))
-    return count_histograms(context_screen.adata[keep.to_numpy()], bins=context_fit.histograms, context_key="context")
+    adata.obs = obs
+    return count_histograms(adata[keep.to_numpy()], bins=context_fit.histograms, context_key="context")
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,13 @@ def test_strata(table):
     by_gene = table["coverage_by_expression"].mean(["perturbation", "context"])
     by_stratum = table["coverage_by_stratum"].sel(stratifier="expression", drop=True)
     xr.testing.assert_allclose(by_stratum.transpose(*by_gene.dims), by_gene)
+
+
+def test_no_selective_risk_where_there_is_no_error_on_average(table):
+    with pytest.warns(UserWarning, match="no selective risk: the mean Cramér distance of all perturbations is -"):
+        found = combine_calibrations(table.assign(cramer=table["cramer"] - 1))
+    assert found["selective_risk"].isnull().all() and found["coverage"].notnull().all()
+    assert table["selective_risk"].notnull().all()
 
 
 def test_distance_from_the_nearest_training_perturbation(context_fit, held_out):

@@ -119,7 +119,8 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
     Raises
     ------
     ValueError
-        If the table has no selective risk, being of a baseline or of conformal intervals.
+        If the table has no selective risk, being of a baseline or of conformal intervals, or its mean Cramér distance
+        is not above 0.
     """
     if "selective_risk" not in calibration:
         raise ValueError(
@@ -127,17 +128,15 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
         )
     share = 100 * calibration["share"].to_numpy()
     value, lower, upper = (calibration["selective_risk" + end].to_numpy() for end in ("", "_lower", "_upper"))
+    if np.isnan(value).all():
+        raise ValueError("there is no selective risk: the mean Cramér distance of all perturbations is not above 0")
     ax = axes_or_new(ax)
     ax.axhline(1, color=CONTROL, ls="--", lw=1, label="knows nothing of it")
     ax.fill_between(share, lower, upper, color=PREDICTED, alpha=0.15, lw=0)
-    ax.plot(share, value, "o-", color=PREDICTED, ms=4, lw=1.2, label="with 95 % band")
-    ax.set(
-        xlabel="surest perturbations (%)",
-        ylabel="Cramér distance, relative",
-        title="selective risk",
-        xlim=(0, 102),
-        ylim=(0, None),
-    )
+    band = None if np.isnan(lower).all() else "with 95 % band"
+    ax.plot(share, value, "o-", color=PREDICTED, ms=4, lw=1.2, label=band)
+    ax.set(xlabel="surest perturbations (%)", ylabel="Cramér distance, relative", title="selective risk", xlim=(0, 102))
+    ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))  # debiased distances can be negative
     ax.legend(frameon=False, fontsize="small", loc="lower right")
     return ax
 
