@@ -79,9 +79,10 @@ def calibration(
           (pit_bin). With ``_lower`` and ``_upper``: the band; for transforms, densities that a calibrated prediction
           has 1 of, the band is that of the resampling shifted to be around 1: where 95 % of the heights should lie.
         - ``coverage_by_stratum`` with its band (stratifier, stratum, moment, level), ``mean_by_stratum`` and
-          ``n_perturbations_by_stratum`` (stratifier, stratum). Stratifiers are ``effect_size``: Cramér distance of the
-          held-out cells from the controls; ``n_cells``; ``expression``: of genes, their mean in the context's controls;
-          ``distance``: Euclidean, of the embedding from that of the nearest training perturbation; ``spread``.
+          ``n_perturbations_by_stratum`` (stratifier, stratum). Stratifiers are ``effect_size``: Cramér distance
+          between held-out cells and controls, without what the sampling of either adds; ``n_cells``; ``expression``:
+          of genes, their mean in the context's controls; ``distance``: Euclidean, of the embedding from that of the
+          nearest training perturbation; ``spread``.
         - ``selective_risk`` with its band (share): ``cramer`` of the share of perturbations with the least ``spread``,
           relative to that of all. Only for a posterior. NaN, with a warning, where that of all is not above 0.
 
@@ -121,11 +122,13 @@ def calibration(
     if absent := [name for name, n in zip(prediction.perturbations, n_cells.sum(axis=1), strict=True) if not n]:
         raise ValueError(f"no cells to calibrate with for {listed(absent)}: predict only what the data have")
     rows = [training.contexts.index(context) for context in prediction.contexts]
-    control = TrainingShares(training).control[rows]
+    shares = TrainingShares(training)
+    control, n_control = shares.control[rows], shares.n_control[rows]
     means = (control * training.centers.to_numpy()).sum(axis=-1)
     stratum = np.stack([quantile_strata(row, n_strata) for row in means])
     edges = np.linspace(0, 1, num_pit_bins + 1)
-    found = calibrate_groups(prediction, observed["counts"].to_numpy(), control, Grid(levels, edges, stratum, n_strata))
+    grid = Grid(levels, edges, stratum, n_strata)
+    found = calibrate_groups(prediction, observed["counts"].to_numpy(), control, n_control, grid)
 
     import xarray as xr
 

@@ -85,7 +85,10 @@ def test_values_of_groups_against_a_loop(prediction, held_out, table):
         width = prediction.training.widths.to_numpy()
         at = table.sel(here)
         np.testing.assert_allclose(at["n_cells"], n)
-        np.testing.assert_allclose(at["effect_size"], cramer(control / control[0].sum(), counts, width).mean())
+        of_control, n_control = control.cumsum(axis=1) / 200, 200  # whose sampling counts as well
+        noise = width * (of_control * (1 - of_control)).sum(axis=1) / (n_control - 1)
+        effect = cramer(control / n_control, counts, width) - noise
+        np.testing.assert_allclose(at["effect_size"], effect.mean())
         probs = histogram.sel(here).to_numpy()
         np.testing.assert_allclose(at["cramer"], cramer(probs, counts, width).mean(), rtol=1e-4)
         means = prediction.moments()["mean"].sel(here).to_numpy()
