@@ -122,8 +122,14 @@ class _Pool:
         return array.to_numpy().astype(np.float64).reshape(*array.shape[: -len(self._dims)], -1)
 
     def mean(self, values: NDArray[np.float64], chosen: NDArray[np.bool_]) -> Band:
-        """Average over chosen groups."""
-        return mean_over_groups(values, chosen, self.unit, self.n_resamples, self.seed)
+        """Average over chosen groups that have a value: a single cell has a mean, and no other moment."""
+        rows = values.reshape(-1, values.shape[-1])
+        counted, of_row = np.unique(chosen & ~np.isnan(rows), axis=0, return_inverse=True)
+        ends = np.empty((3, len(rows)))
+        for i, groups in enumerate(counted):
+            alike = of_row.ravel() == i
+            ends[:, alike] = mean_over_groups(rows[alike], groups, self.unit, self.n_resamples, self.seed)
+        return Band(*ends.reshape(3, *values.shape[:-1]))
 
 
 def _averages(pool: _Pool) -> _Variables:

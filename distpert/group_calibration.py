@@ -46,6 +46,8 @@ def calibrate_groups(
 ) -> dict[str, NDArray[np.float64]]:
     """Averages over genes (…, perturbation, context) of what tells how well a prediction knows; NaN without cells.
 
+    Moments of a group of one cell are NaN, too, but for the mean.
+
     ``control`` are the shares of ``n_control`` cells. Draws are made and forgotten block by block. ``coverage``,
     ``width`` and ``interval_score`` are (level, moment, …), ``coverage_by_expression`` (level, moment, stratum, …),
     ``pit`` (moment, pit_bin, …), ``pit_cells`` (pit_bin, …), ``effect_size``, ``cramer`` and ``spread`` (…). Intervals
@@ -86,6 +88,10 @@ def calibrate_groups(
         else:
             total /= counts.shape[2]
         total[n_cells == 0] = np.nan
+        if name == "pit":
+            total[n_cells == 1, 1:] = np.nan  # a cell has a mean and no other moment
+        elif name in ("coverage", "coverage_by_expression", "width", "interval_score"):
+            total[n_cells == 1, :, 1:] = np.nan
     return {name: np.moveaxis(total, (0, 1), (-2, -1)) for name, total in totals.items()}
 
 

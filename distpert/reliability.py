@@ -90,7 +90,8 @@ def calibration(
         ``_by_perturbation``, ``coverage_by_expression`` (moment, level, stratum, …), ``expression`` (stratum, …), and
         ``n_cells``, ``effect_size``, ``distance`` (perturbation), ``spread``, ``cramer``. ``spread`` is the mean
         over genes of the width of the 50 % posterior interval of the distribution's mean, without the sampling of
-        cells, in units of expression as the Cramér distance is. Groups without cells are NaN.
+        cells, in units of expression as the Cramér distance is. Groups without cells are NaN, and of a group of one
+        cell all but the mean, which is left out of averages.
 
         Conformal intervals have no ``pit``, ``pit_cells`` and ``cramer``, and only the mean where the method predicts
         nothing else. A stratifier that is not known has NaN.

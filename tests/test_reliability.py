@@ -228,6 +228,27 @@ def test_one_perturbation_has_no_band():
     assert found["coverage"].notnull().all() and found["coverage_lower"].isnull().all()
 
 
+def test_a_single_cell_has_a_mean_and_no_other_moment():
+    prediction, adata = toy(12, 5)
+    label = adata.obs["perturbation"].astype(str)
+    singles = [f"P{i}" for i in range(4)]
+    few = adata[(~(label.isin(singles) & label.duplicated())).to_numpy()].copy()
+    with pytest.warns(UserWarning, match="fewer than 2 cells"):
+        found = calibration(prediction, few, **OPTIONS)
+    of_singles, of_others = found.sel(perturbation=singles), found.isel(perturbation=slice(4, None))
+    for name in ("coverage", "width", "interval_score", "pit"):
+        by_group = of_singles[f"{name}_by_perturbation"]
+        assert by_group.sel(moment="mean").notnull().all()
+        assert by_group.drop_sel(moment="mean").isnull().all()
+        assert found[name].notnull().all() and found[f"{name}_upper"].notnull().all()
+        pooled = of_others[f"{name}_by_perturbation"].mean("perturbation").drop_sel(moment="mean")
+        xr.testing.assert_allclose(found[name].drop_sel(moment="mean"), pooled)
+        everyone = found[f"{name}_by_perturbation"].sel(moment="mean").mean("perturbation")
+        xr.testing.assert_allclose(found[name].sel(moment="mean"), everyone)
+    for stratifier in ("n_cells", "expression"):
+        assert found["coverage_by_stratum"].sel(stratifier=stratifier, stratum=0).notnull().all()
+
+
 # ------------------------------------------------------------------------------------- other kinds of prediction
 
 
