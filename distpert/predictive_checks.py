@@ -12,7 +12,7 @@ from distpert.datatree import observed_counts
 from distpert.draws import Block
 from distpert.intervals import SAME
 from distpert.statistics import named_statistic
-from distpert.symbols import nearest_symbols
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,7 +51,7 @@ def predictive_check(
         centres (gene, bin) that returns (draw, gene), NaN where a histogram has no value. It is called with a block of
         genes at a time, from several threads.
     genes
-        Which genes, in the order wanted; by default all. Replicates of others are not kept.
+        Which gene or genes, in the order wanted; by default all. Replicates of others are not kept.
 
     Returns
     -------
@@ -144,11 +144,7 @@ def _positions(known: Sequence[str], genes: str | Sequence[str] | None) -> NDArr
         raise ValueError("no gene to check")
     position = {gene: i for i, gene in enumerate(known)}
     for name in names:
-        if name not in position:
-            near = nearest_symbols(name, known)
-            raise KeyError(
-                f"{name!r} is none of the genes predicted" + (f"; nearest: {', '.join(near)}" if near else "")
-            )
+        check_known(name, position, "genes")
     return np.array([position[name] for name in names])
 
 
@@ -179,6 +175,6 @@ def _dataset(
             "context": list(prediction.contexts),
             "gene": [prediction.genes[i] for i in chosen],
         },
-        attrs={"statistic": long_name, "units": units},
+        attrs={"statistic": long_name, "units": units, "control": prediction.training.control},
     )
     return check if prediction.training.context_key else check.isel(context=0, drop=True)

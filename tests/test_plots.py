@@ -358,6 +358,11 @@ def test_shift(prediction, small_fit):
     plt.close(ax.figure)
 
 
+def test_shift_of_one_gene(prediction, ax):
+    plot_shift(prediction, genes="GENE3", ax=ax)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["GENE3"]
+
+
 def test_shift_of_chosen_genes_in_a_context(context_fit, ax):
     prediction = context_fit.predict(["GENE1", "GENE3"], num_draws=10, progress_bar=False)
     genes = [context_fit.genes[5], context_fit.genes[2]]

@@ -119,6 +119,18 @@ def test_the_plot_shows_the_observed_value_and_the_prior(check, prediction, smal
     assert over_genes.lines[0].get_xdata()[0] == pytest.approx(expected, rel=1e-3)
     with pytest.raises(KeyError, match="say which perturbation"):
         plot_predictive_check(check)
+    with pytest.raises(KeyError, match="'gene2' is none of the perturbations predicted; nearest: GENE2"):
+        plot_predictive_check(check, perturbation="gene2")
     with pytest.raises(ValueError, match="the prior is of the"):
         other = distpert.predictive_check(prediction, small.adata, "mean")
         plot_predictive_check(check, prior=other, perturbation=label)
+
+
+def test_genes_of_a_pair_are_plotted_in_any_order(small_fit, small):
+    adata = small.adata.copy()
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("GENE2", "GENE0+GENE1")
+    prediction = small_fit.predict(["GENE3", "GENE0+GENE1"], num_draws=20, progress_bar=False)
+    check = distpert.predictive_check(prediction, adata, "mean")
+    lines = [plot_predictive_check(check, perturbation=label).lines[0] for label in ("GENE0+GENE1", "GENE1+GENE0")]
+    assert lines[0].get_xdata() == lines[1].get_xdata()
+    plot_predictive_check(check, perturbation="ctrl+GENE3")

@@ -12,20 +12,12 @@ from distpert.baselines.training import TrainingShares
 from distpert.labels import canonical_label
 from distpert.moments import MOMENTS
 from distpert.predicted import Drawn, Predicted
-from distpert.symbols import nearest_symbols
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     from distpert.histograms import Histograms
 
     Given = TypeVar("Given", bound=Predicted)
-
-
-def check_known(name: str, known: Sequence[str], what: str) -> None:
-    """Refuse a name that is none of those predicted."""
-    if name not in known:
-        near = nearest_symbols(name, known)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise KeyError(f"{name!r} is none of the {what} predicted{hint}")
 
 
 def check_moment(moment: str, known: Sequence[str] = MOMENTS) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.plots.selection import check_draws, check_known, check_moment, chosen_context, control_histograms
+from distpert.plots.selection import check_draws, check_moment, chosen_context, control_histograms
 from distpert.plots.style import MOMENT_LABELS, axes_or_new
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ def plot_shift(
     prediction: Prediction | PriorPrediction | PointPrediction,
     moment: str = "mean",
     *,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     num_genes: int = 30,
     context: str | None = None,
     ax: Axes | None = None,
@@ -37,7 +38,7 @@ def plot_shift(
     moment
         ``"mean"``, ``"variance"``, ``"skewness"`` or ``"kurtosis"`` (excess).
     genes
-        Which genes, in the order wanted.
+        Which gene or genes, in the order wanted.
     num_genes
         Without ``genes``: how many, those with the largest shift under any of the perturbations, largest first.
     context
@@ -63,6 +64,8 @@ def plot_shift(
     check_draws(prediction)
     check_moment(moment)
     context = chosen_context(prediction, context)
+    if genes is not None:
+        genes = [genes] if isinstance(genes, str) else list(genes)
     for gene in genes or ():
         check_known(gene, prediction.genes, "genes")
     if (num_genes if genes is None else len(genes)) < 1:
@@ -78,7 +81,7 @@ def plot_shift(
     if genes is None:
         largest = np.argsort(-np.abs(shift.to_numpy()).max(axis=0), kind="stable")[:num_genes]
         genes = [prediction.genes[gene] for gene in largest]
-    values = shift.sel(gene=list(genes)).to_numpy()
+    values = shift.sel(gene=genes).to_numpy()
     reach = float(np.quantile(np.abs(values), 0.99)) or 1.0
 
     rows, columns = values.shape
