@@ -43,4 +43,8 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
     if (key := columns["context_key"]) is not None:
         obs[key] = pd.Categorical(np.tile(np.repeat(prediction.contexts, n_cells), len(prediction.perturbations)))
     obs.index = [f"synthetic{i}" for i in range(len(obs))]
-    return anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=list(prediction.genes)))
+    var = pd.DataFrame(index=list(prediction.genes))
+    if (symbols := columns["gene_symbols"]) is not None:
+        var[symbols] = list(prediction.genes)
+    layers = {} if columns["layer"] is None else {columns["layer"]: matrix.copy()}
+    return anndata.AnnData(matrix, obs=obs, var=var, layers=layers)

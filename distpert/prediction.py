@@ -193,7 +193,8 @@ class Prediction(Drawn):
         -------
         AnnData
             Cells × genes, ``X`` the centre of the drawn bin in the units of the training data; ``obs`` has
-            the perturbation and, where there is one, the context, each under the key that the fit was given.
+            the perturbation and, where there is one, the context, each under the key that the fit was given. Where it
+            was given a layer or a column of gene symbols, these are there too: cells are read back with the same keys.
         """
         from distpert.cells import draw_cells
 

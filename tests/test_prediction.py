@@ -392,6 +392,21 @@ def test_cells_are_labelled_under_the_key_of_the_fit(small, tmp_path):
         assert prediction.to_datatree(cells)["constant_data"]["n_cells"].item() == 5  # can be read back
 
 
+def test_cells_are_read_back_with_the_keys_of_the_fit(small):
+    adata = small.adata.copy()
+    adata.layers["logged"], adata.X = adata.X, np.zeros_like(adata.X)
+    adata.var["symbol"], adata.var_names = list(adata.var_names), [f"id{i}" for i in range(adata.n_vars)]
+    keys = {"layer": "logged", "gene_symbols": "symbol"}
+    fit = distpert.fit(adata, small.embeddings, progress_bar=False, **keys)
+    prediction = fit.predict(fit.perturbations[:2], num_draws=20, progress_bar=False)
+    cells = prediction.sample_cells(30)
+    assert (distpert.score(prediction, cells)["n_cells"] == 30).all()
+    counted = distpert.count_histograms(cells, bins=fit.histograms, **keys)
+    np.testing.assert_array_equal(cells.X, cells.layers["logged"])
+    assert counted.perturbations == prediction.perturbations
+    assert counted.dataset["out_of_range"].sum() == 0
+
+
 def test_seed_of_the_cells(mixed):
     first, again, other = (mixed.sample_cells(20, seed=seed).X for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
