@@ -159,7 +159,7 @@ class ConformalPrediction(Predicted):
             return np.moveaxis(np.stack([centre, lower[0], upper[0]]), -1, 0)
 
         values = self._collect(statistics, (len(STATISTICS), len(names)))
-        summary = xr.Dataset({name: self._labelled(values[..., i], ("statistic",)) for i, name in enumerate(names)})
+        summary = xr.Dataset({name: self._moment(name, values[..., i], ("statistic",)) for i, name in enumerate(names)})
         summary = summary.transpose("statistic", ...)
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from distpert.draws import Block, Result, blocks, map_blocks
 from distpert.labels import canonical_label, listed
 from distpert.moments import MOMENTS
+from distpert.statistics import attributes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -122,16 +123,21 @@ class Predicted:
         array = xr.DataArray(values, dims=dims, coords=coords)
         return array if self._has_contexts else array.isel(context=0, drop=True)
 
+    def _moment(self, name: str, values: NDArray, tail: tuple[str, ...], *, draws: bool = False) -> xr.DataArray:
+        """Label values of a moment as `_labelled` does, and say what they are."""
+        return self._labelled(values, tail, draws=draws).assign_attrs(attributes(name))
+
     def _with_bins(self, array: xr.DataArray) -> xr.DataArray:
-        """Attach the edges of the bins."""
-        return array.assign_coords(self.training.dataset[["bin_left", "bin_right"]].coords)
+        """Attach the edges of the bins to probabilities, and say what they are."""
+        array = array.assign_coords(self.training.dataset[["bin_left", "bin_right"]].coords)
+        return array.assign_attrs(long_name="probability of the bin", units="1")
 
     def _draw_moments(self, moments: Callable[[Block], Sequence[NDArray]], names: Sequence[str]) -> xr.Dataset:
         """Draws (draw, perturbation, [context,] gene) of named moments, given as (draw, gene) for each block."""
         import xarray as xr
 
         values = self._collect(lambda block: np.stack(moments(block), axis=-1), (len(names),), draws=True)
-        return xr.Dataset({name: self._labelled(values[..., i], (), draws=True) for i, name in enumerate(names)})
+        return xr.Dataset({name: self._moment(name, values[..., i], (), draws=True) for i, name in enumerate(names)})
 
     def _summarise_moments(
         self, moments: Callable[[Block], Sequence[NDArray]], names: Sequence[str], ci_prob: float
@@ -146,7 +152,9 @@ class Predicted:
             return np.moveaxis(found, (0, 2), (-1, 0))  # (gene, moment, level)
 
         values = self._collect(quantiles, (len(names), len(levels)))
-        summary = xr.Dataset({name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(names)})
+        summary = xr.Dataset(
+            {name: self._moment(name, values[..., i, :], ("statistic",)) for i, name in enumerate(names)}
+        )
         summary = summary.transpose("statistic", ...)
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
 

@@ -87,6 +87,18 @@ def test_layout_with_contexts(by_context):
     assert by_context.histogram()["context"].to_numpy().tolist() == ["context0", "context1"]
 
 
+def test_every_variable_says_what_it_is_in_which_units(by_context, context_fit, context_screen):
+    check = distpert.predictive_check(by_context.fit.predict(["GENE3"], num_draws=5), context_screen.adata, "kurtosis")
+    moments = (by_context.moments(), by_context.moments(n_cells=5), by_context.summary(), context_fit.control_moments())
+    for table in moments:
+        units = [table[name].attrs["units"] for name in MOMENTS]
+        assert units == ["log1p expression", "log1p expression²", "1", "1"]
+        assert f"observed {table['kurtosis'].attrs['long_name']}" == check["observed"].attrs["long_name"]
+    for histogram in (by_context.histogram(), by_context.histogram("wasserstein"), by_context.histogram_interval()):
+        assert histogram.attrs["long_name"] == "probability of the bin"
+        assert histogram.attrs["units"] == "1"
+
+
 def test_one_context_keeps_its_dimension(context_fit, by_context):
     one = context_fit.predict(["GENE3", "GENE11"], context="context1", num_draws=60, progress_bar=False)
     assert one.histogram().dims == ("perturbation", "context", "gene", "bin")
