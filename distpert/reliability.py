@@ -64,7 +64,8 @@ def calibration(
     n_strata
         Number of strata, equal in size but for ties.
     embeddings
-        Where to measure distances from the training; by default those of the fit, for a baseline none.
+        Where to measure distances from the training; by default those of the fit, for a baseline none. Conformal
+        intervals have those of what they are around.
     num_pit_bins
         Bins of the histograms of probability integral transforms.
     n_resamples, seed
@@ -234,10 +235,11 @@ def _distances(
     from distpert.embeddings import as_embeddings
     from distpert.histograms import Histograms
 
+    point = prediction.point if isinstance(prediction, ConformalPrediction) else prediction
     if source is not None:
         embeddings = as_embeddings(source, None if isinstance(adata, Histograms) else adata)
-    elif isinstance(prediction, Prediction):
-        embeddings = prediction.fit.embeddings
+    elif isinstance(point, Prediction):
+        embeddings = point.fit.embeddings
     else:
         return None
     trained = [label for label in prediction.training.perturbations if embeddings.has(label)]

@@ -1,5 +1,7 @@
 """Calibration tables against loops over public results, in toys where the truth is known, and pooled over folds."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -162,10 +164,22 @@ def test_distance_from_the_nearest_training_perturbation(context_fit, held_out):
     np.testing.assert_allclose(found["distance"], [0, expected], rtol=1e-5)
 
 
+def test_conformal_intervals_around_a_fit_know_the_distance(context_fit, held_out):
+    training = context_fit.histograms
+    fit = replace(context_fit, histograms=training.drop(["GENE1", "GENE3", "GENE4"]))
+    unseen, calibrating = (
+        replace(context_fit.predict(labels, num_draws=5, progress_bar=False), fit=fit)
+        for labels in (["GENE1", "GENE4"], ["GENE3"])
+    )
+    intervals = conformalise(unseen, calibrating, held_out)
+    options = OPTIONS | {"levels": (0.5,)}
+    distance = calibration(intervals, held_out, **options)["distance"]
+    assert (distance > 0).all()
+    xr.testing.assert_identical(distance, calibration(unseen, held_out, **options)["distance"])
+
+
 def count_histograms_of(histograms, label, other):
     """The same with the cells of one label twice, the second time under another name."""
-    from dataclasses import replace
-
     dataset = histograms.select([label]).dataset
     renamed = dataset.isel(group=(dataset["perturbation"] == label).values)
     renamed = renamed.assign_coords(perturbation=("group", [other] * renamed.sizes["group"]))
