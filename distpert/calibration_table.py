@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -131,8 +132,14 @@ class _Pool:
         return array.to_numpy().astype(np.float64).reshape(*array.shape[: -len(self._dims)], -1)
 
     def mean(self, values: NDArray[np.float64], chosen: NDArray[np.bool_]) -> Band:
-        """Average over chosen groups."""
-        return mean_over_groups(values, chosen, self.unit, self.n_resamples, self.seed)
+        """Average over chosen groups that have a value: a single cell has a mean, and no other moment."""
+        rows = values.reshape(-1, values.shape[-1])
+        counted, of_row = np.unique(chosen & ~np.isnan(rows), axis=0, return_inverse=True)
+        ends = np.empty((3, len(rows)))
+        for i, groups in enumerate(counted):
+            alike = of_row.ravel() == i
+            ends[:, alike] = mean_over_groups(rows[alike], groups, self.unit, self.n_resamples, self.seed)
+        return Band(*ends.reshape(3, *values.shape[:-1]))
 
 
 def _averages(pool: _Pool) -> _Variables:
@@ -180,6 +187,13 @@ def _selective_risk(pool: _Pool) -> _Variables:
     _, unit = np.unique(pool.unit[known], return_inverse=True)
     size = np.bincount(unit)
     spread, risk = (np.bincount(unit, pool.values(name)[known]) / size for name in ("spread", "cramer"))
+    if len(risk) and risk.mean() <= 0:
+        warnings.warn(
+            f"no selective risk: the mean Cramér distance of all perturbations is {risk.mean():.2g}, not above 0, and "
+            "nothing can be relative to it; more cells or perturbations would tell errors from the sampling of cells",
+            UserWarning,
+            stacklevel=4,
+        )
     band = selective_risk(spread, risk, SHARES, pool.n_resamples, pool.seed)
     return _with_band("selective_risk", ("share",), band)
 

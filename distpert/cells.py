@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distpert.arguments import check_seed
-from distpert.draws import Block
+from distpert.draws import DRAW_OF_CELL, LEVEL, Block
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from distpert.prediction import Prediction
-
-FIRST_PURPOSE = 2  # the random numbers of cells are none of those that the histograms and replicates are drawn with
 
 
 def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
@@ -29,9 +28,11 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
     centers = prediction.fit.centers
 
     def cells(block: Block) -> NDArray:
-        rng = prediction._generator(block, FIRST_PURPOSE + seed)
+        # A cell is of one draw whatever the block of its genes.
+        of_cells = prediction._generator(replace(block, genes=slice(0, 0)), DRAW_OF_CELL, seed)
+        rng = prediction._generator(block, LEVEL, seed)
         cdf = prediction._draw(block).cumsum(axis=-1)
-        chosen = cdf[rng.integers(prediction.num_draws, size=n_cells)]
+        chosen = cdf[of_cells.integers(prediction.num_draws, size=n_cells)]
         level = rng.random((*chosen.shape[:-1], 1), dtype=np.float32) * chosen[..., -1:]
         drawn = (level > chosen[..., :-1]).sum(axis=-1)  # (cell, gene)
         return np.take_along_axis(centers[block.genes].T, drawn, axis=0).T
@@ -44,4 +45,8 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
     if (key := columns["context_key"]) is not None:
         obs[key] = pd.Categorical(np.tile(np.repeat(prediction.contexts, n_cells), len(prediction.perturbations)))
     obs.index = [f"synthetic{i}" for i in range(len(obs))]
-    return anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=list(prediction.genes)))
+    var = pd.DataFrame(index=list(prediction.genes))
+    if (symbols := columns["gene_symbols"]) is not None:
+        var[symbols] = list(prediction.genes)
+    layers = {} if columns["layer"] is None else {columns["layer"]: matrix.copy()}
+    return anndata.AnnData(matrix, obs=obs, var=var, layers=layers)

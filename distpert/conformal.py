@@ -7,7 +7,7 @@ be. Genes of one perturbation are dependent, so the perturbation is what is exch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -160,9 +160,12 @@ class ConformalPrediction(Predicted):
             return np.moveaxis(np.stack([centre, lower[0], upper[0]]), -1, 0)
 
         values = self._collect(statistics, (len(STATISTICS), len(names)))
-        summary = xr.Dataset({name: self._labelled(values[..., i], ("statistic",)) for i, name in enumerate(names)})
+        summary = xr.Dataset({name: self._moment(name, values[..., i], ("statistic",)) for i, name in enumerate(names)})
         summary = summary.transpose("statistic", ...)
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
+
+    def _one_group(self, perturbation: int, context: int) -> ConformalPrediction:
+        return replace(self, point=self.point._one_group(perturbation, context))
 
     def intervals(self, levels: Sequence[float], n_cells: NDArray[np.int64] | None) -> Callable[[Block], Ends]:
         """Give what makes the ends (level, moment, gene) of a block's intervals, for cells (perturbation, context)."""
@@ -259,7 +262,7 @@ def conformalise(
     return ConformalPrediction(prediction, np.concatenate(scores, axis=1), weights, len(n_pairs), scaled)
 
 
-def is_mean_only(prediction: Prediction | PointPrediction) -> bool:
+def is_mean_only(prediction: Predicted) -> bool:
     """Whether a method predicts means and no histograms."""
     return getattr(prediction, "probs", ()) is None
 

@@ -11,6 +11,7 @@ from distpert.draws import Block
 from distpert.labels import listed
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.observed import observed_cells
+from distpert.statistics import attributes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,7 +56,9 @@ def build_datatree(
         counts = observed_counts(prediction, adata)
         n_cells = counts.isel(gene=0).sum("bin")
         moments = histogram_moments(counts.to_numpy() / n_cells.to_numpy()[..., None, None], fit.centers.astype(float))
-        observed = {name: (counts.dims[:-1], value) for name, value in zip(MOMENTS, moments, strict=True)}
+        observed = {
+            name: (counts.dims[:-1], value, attributes(name)) for name, value in zip(MOMENTS, moments, strict=True)
+        }
         groups["observed_data"] = xr.Dataset({"counts": counts, **observed})
         groups["constant_data"] = edges.assign(n_cells=n_cells)
         likelihood = log_likelihood(prediction, counts).to_dataset(name="counts")

@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int
 from numpy.typing import NDArray
 
 BLOCK_GENES = 512
+HISTOGRAM, REPLICATE, LEVEL, DRAW_OF_CELL = range(4)  # purposes of a block's random numbers: none is used for two
 _SMALLEST = 1e-8  # gamma shapes below this give zeros anyway
 
 Result = TypeVar("Result")
@@ -41,9 +42,9 @@ class Block:
     context: int
     genes: slice
 
-    def generator(self, seed: int, label: str, context: str, purpose: int = 0) -> np.random.Generator:
+    def generator(self, seed: int, label: str, context: str, *purpose: int) -> np.random.Generator:
         """Random numbers of this block: they depend on its labels, not on its position."""
-        entropy = [seed, crc32(label.encode()), crc32(context.encode()), self.genes.start, purpose]
+        entropy = [seed, crc32(label.encode()), crc32(context.encode()), self.genes.start, *purpose]
         return np.random.default_rng(entropy)
 
 

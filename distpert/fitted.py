@@ -22,6 +22,7 @@ from distpert.prediction import Prediction
 from distpert.prior_prediction import PriorPrediction, sample_prior
 from distpert.requested import requested_contexts, requested_labels
 from distpert.responses import Responses
+from distpert.statistics import attributes
 from distpert.unseen import KernelEigen, learn_unseen, null_response
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Fit:
 
         values = histogram_moments(self.control, self.centers.astype(np.float64))
         moments = xr.Dataset(
-            {name: (("context", "gene"), value) for name, value in zip(MOMENTS, values, strict=True)},
+            {name: (("context", "gene"), value, attributes(name)) for name, value in zip(MOMENTS, values, strict=True)},
             coords={"context": list(self.contexts), "gene": list(self.genes)},
         )
         return moments if self.histograms.context_key else moments.isel(context=0, drop=True)

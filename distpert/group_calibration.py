@@ -41,14 +41,17 @@ def calibrate_groups(
     prediction: Forecast,
     counts: Int[np.ndarray, "perturbation context gene bin"],
     control: Float[np.ndarray, "context gene bin"],
+    n_control: Int[np.ndarray, " context"],
     grid: Grid,
 ) -> dict[str, NDArray[np.float64]]:
     """Averages over genes (…, perturbation, context) of what tells how well a prediction knows; NaN without cells.
 
-    Draws are made and forgotten block by block. ``coverage``, ``width`` and ``interval_score`` are (level, moment, …),
-    ``coverage_by_expression`` (level, moment, stratum, …), ``pit`` (moment, pit_bin, …), ``pit_cells`` (pit_bin, …),
-    ``effect_size``, ``cramer`` and ``spread`` (…). Intervals alone have no ``pit``, ``pit_cells`` and ``cramer``, and
-    only posteriors have a ``spread``.
+    Moments of a group of one cell are NaN, too, but for the mean.
+
+    ``control`` are the shares of ``n_control`` cells. Draws are made and forgotten block by block. ``coverage``,
+    ``width`` and ``interval_score`` are (level, moment, …), ``coverage_by_expression`` (level, moment, stratum, …),
+    ``pit`` (moment, pit_bin, …), ``pit_cells`` (pit_bin, …), ``effect_size``, ``cramer`` and ``spread`` (…). Intervals
+    alone have no ``pit``, ``pit_cells`` and ``cramer``, and only posteriors have a ``spread``.
     """
     n_cells = counts[:, :, 0].sum(axis=-1)
     in_stratum = grid.stratum[..., None] == np.arange(grid.n_strata)  # (context, gene, stratum)
@@ -64,7 +67,9 @@ def calibrate_groups(
             "coverage_by_expression": inside @ in_stratum[block.context, genes].astype(np.float64),
             "width": (upper - lower).sum(axis=-1),
             "interval_score": interval_score(lower, upper, seen, grid.levels).sum(axis=-1),
-            "effect_size": cramer(control[block.context, genes], here, width[genes]).sum(),
+            "effect_size": cramer(
+                control[block.context, genes], here, width[genes], n_probs=n_control[block.context]
+            ).sum(),
         }
         if pit is not None:
             found["pit"] = pit.sum(axis=1)
@@ -83,6 +88,10 @@ def calibrate_groups(
         else:
             total /= counts.shape[2]
         total[n_cells == 0] = np.nan
+        if name == "pit":
+            total[n_cells == 1, 1:] = np.nan  # a cell has a mean and no other moment
+        elif name in ("coverage", "coverage_by_expression", "width", "interval_score"):
+            total[n_cells == 1, :, 1:] = np.nan
     return {name: np.moveaxis(total, (0, 1), (-2, -1)) for name, total in totals.items()}
 
 

@@ -17,7 +17,7 @@ from distpert.moments import histogram_moments
 
 Array = NDArray[np.floating]
 _ROUNDING = 1e-9  # of probabilities
-_SAME = 4e-6  # relative difference up to which moments in single precision are the same
+SAME = 4e-6  # relative difference up to which statistics in single precision are the same
 
 
 def moments_of_cells(counts: Int[np.ndarray, "gene bin"], centers: Float[np.ndarray, "gene bin"]) -> Array:
@@ -65,7 +65,7 @@ def pit_bounds(draws: Array, observed: Array) -> tuple[Array, Array]:
     no more than rounding: different cells can have the same mean.
     """
     size = len(draws) + 1
-    rounding = _SAME * np.maximum(np.abs(draws).max(axis=0), np.abs(observed))
+    rounding = SAME * np.maximum(np.abs(draws).max(axis=0), np.abs(observed))
     below, upto = (draws < observed - rounding).sum(axis=0), (draws <= observed + rounding).sum(axis=0)
     return below / size, (upto + 1) / size
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from distpert.cell_numbers import aligned_numbers
 from distpert.draws import Block, Result, blocks, map_blocks
 from distpert.moments import MOMENTS
+from distpert.statistics import attributes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ STATISTICS = ("median", "lower", "upper")
 class Predicted:
     """Perturbations × contexts × genes of which something is predicted.
 
-    A subclass has the attributes ``perturbations``, ``contexts``, ``training`` and ``seed``.
+    A subclass has the attributes ``perturbations``, ``contexts``, ``training`` and ``seed``, and ``_one_group``.
     """
 
     progress_bar: bool = False
@@ -49,6 +50,9 @@ class Predicted:
         def seed(self) -> int:
             """All randomness follows from it."""
 
+        def _one_group(self, perturbation: int, context: int) -> Self:
+            """Take one perturbation in one context out, with the same draws."""
+
     @property
     def genes(self) -> tuple[str, ...]:
         """Genes whose distributions are predicted."""
@@ -58,9 +62,9 @@ class Predicted:
     def _has_contexts(self) -> bool:
         return bool(self.training.context_key)
 
-    def _generator(self, block: Block, purpose: int) -> np.random.Generator:
+    def _generator(self, block: Block, *purpose: int) -> np.random.Generator:
         label, context = self.perturbations[block.perturbation], self.contexts[block.context]
-        return block.generator(self.seed, label, context, purpose)
+        return block.generator(self.seed, label, context, *purpose)
 
     def _cells(self, n_cells: CellNumbers) -> NDArray[np.int64] | None:
         """Numbers of cells (perturbation, context)."""
@@ -113,16 +117,21 @@ class Predicted:
         array = xr.DataArray(values, dims=dims, coords=coords)
         return array if self._has_contexts else array.isel(context=0, drop=True)
 
+    def _moment(self, name: str, values: NDArray, tail: tuple[str, ...], *, draws: bool = False) -> xr.DataArray:
+        """Label values of a moment as `_labelled` does, and say what they are."""
+        return self._labelled(values, tail, draws=draws).assign_attrs(attributes(name))
+
     def _with_bins(self, array: xr.DataArray) -> xr.DataArray:
-        """Attach the edges of the bins."""
-        return array.assign_coords(self.training.dataset[["bin_left", "bin_right"]].coords)
+        """Attach the edges of the bins to probabilities, and say what they are."""
+        array = array.assign_coords(self.training.dataset[["bin_left", "bin_right"]].coords)
+        return array.assign_attrs(long_name="probability of the bin", units="1")
 
     def _draw_moments(self, moments: Callable[[Block], Sequence[NDArray]], names: Sequence[str]) -> xr.Dataset:
         """Draws (draw, perturbation, [context,] gene) of named moments, given as (draw, gene) for each block."""
         import xarray as xr
 
         values = self._collect(lambda block: np.stack(moments(block), axis=-1), (len(names),), draws=True)
-        return xr.Dataset({name: self._labelled(values[..., i], (), draws=True) for i, name in enumerate(names)})
+        return xr.Dataset({name: self._moment(name, values[..., i], (), draws=True) for i, name in enumerate(names)})
 
     def _summarise_moments(
         self, moments: Callable[[Block], Sequence[NDArray]], names: Sequence[str], ci_prob: float
@@ -137,9 +146,51 @@ class Predicted:
             return np.moveaxis(found, (0, 2), (-1, 0))  # (gene, moment, level)
 
         values = self._collect(quantiles, (len(names), len(levels)))
-        summary = xr.Dataset({name: self._labelled(values[..., i, :], ("statistic",)) for i, name in enumerate(names)})
+        summary = xr.Dataset(
+            {name: self._moment(name, values[..., i, :], ("statistic",)) for i, name in enumerate(names)}
+        )
         summary = summary.transpose("statistic", ...)
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
+
+
+class Drawn(Predicted):
+    """Predictions that draw histograms: those of the distributions, or of replicates of so many cells."""
+
+    if TYPE_CHECKING:
+
+        def _draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.floating]:
+            """Histograms (draw, gene, bin), or those of so many cells (perturbation, context)."""
+
+    def histogram_interval(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.DataArray:
+        """Median and central interval of each bin's probability.
+
+        Parameters
+        ----------
+        ci_prob
+            Probability that the interval holds, bin by bin.
+        n_cells
+            As in `moments`: with it, the interval is that of the share of so many cells that a bin would hold. Without,
+            that of a baseline has no width.
+
+        Returns
+        -------
+        DataArray
+            (statistic, perturbation, [context,] gene, bin), with ``statistic`` one of ``median``, ``lower``,
+            ``upper``. Medians of bins need not sum to one; `histogram` gives probabilities that do.
+
+        Raises
+        ------
+        ValueError
+            If ``ci_prob`` is not between 0 and 1, or the method predicts means alone.
+        """
+        levels, cells = quantile_levels(ci_prob), self._cells(n_cells)
+
+        def quantiles(block: Block) -> NDArray:
+            return np.moveaxis(np.quantile(self._draw(block, cells), levels, axis=0), 0, -1)
+
+        values = self._collect(quantiles, (self.training.n_bins, len(levels)))
+        array = self._labelled(values, ("bin", "statistic")).transpose("statistic", ...)
+        return self._with_bins(array.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob))
 
 
 def quantiles_of_moments(draws: NDArray, levels: Sequence[float]) -> NDArray:

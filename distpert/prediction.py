@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distpert.arguments import check_type
-from distpert.draws import Block, expected_histograms, sample_histograms, sample_replicates, softmax
+from distpert.draws import (
+    HISTOGRAM,
+    REPLICATE,
+    Block,
+    expected_histograms,
+    sample_histograms,
+    sample_replicates,
+    softmax,
+)
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.predicted import STATISTICS, Predicted, check_loss, quantile_levels
+from distpert.predicted import Drawn, check_loss
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,11 +30,9 @@ if TYPE_CHECKING:
     from distpert.predicted import CellNumbers
     from distpert.prior_prediction import PriorPrediction
 
-_HISTOGRAM, _REPLICATE = range(2)  # purposes of a block's random numbers
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Prediction(Predicted):
+class Prediction(Drawn):
     """Posterior of the distributions of all genes under some perturbations; made by `Fit.predict`.
 
     Only draws of the latent responses are held. Histograms are made from them block by block when something is asked
@@ -106,36 +112,6 @@ class Prediction(Predicted):
         function = posterior_mean if loss == "log" else median_cdf
         values = self._collect(function, (self.training.n_bins,))
         return self._with_bins(self._labelled(values, ("bin",)))
-
-    def histogram_interval(self, ci_prob: float = 0.9, *, n_cells: CellNumbers = None) -> xr.DataArray:
-        """Posterior median and central credible interval of each bin's probability.
-
-        Parameters
-        ----------
-        ci_prob
-            Probability that the interval holds, bin by bin.
-        n_cells
-            As in `moments`: with it, the interval is that of the share of so many cells that a bin would hold.
-
-        Returns
-        -------
-        DataArray
-            (statistic, perturbation, [context,] gene, bin), with ``statistic`` one of ``median``, ``lower``,
-            ``upper``. Medians of bins need not sum to one; `histogram` gives probabilities that do.
-
-        Raises
-        ------
-        ValueError
-            If ``ci_prob`` is not between 0 and 1.
-        """
-        levels, cells = quantile_levels(ci_prob), self._cells(n_cells)
-
-        def quantiles(block: Block) -> NDArray:
-            return np.moveaxis(np.quantile(self._draw(block, cells), levels, axis=0), 0, -1)
-
-        values = self._collect(quantiles, (self.training.n_bins, len(levels)))
-        array = self._labelled(values, ("bin", "statistic")).transpose("statistic", ...)
-        return self._with_bins(array.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob))
 
     def moments(self, *, n_cells: CellNumbers = None) -> xr.Dataset:
         """Posterior draws of the moments of each distribution.
@@ -228,7 +204,8 @@ class Prediction(Predicted):
         -------
         AnnData
             Cells × genes, ``X`` the centre of the drawn bin in the units of the training data; ``obs`` has
-            the perturbation and, where there is one, the context, each under the key that the fit was given.
+            the perturbation and, where there is one, the context, each under the key that the fit was given. Where it
+            was given a layer or a column of gene symbols, these are there too: cells are read back with the same keys.
         """
         from distpert.cells import draw_cells
 
@@ -266,6 +243,15 @@ class Prediction(Predicted):
 
         return build_datatree(self, adata, prior)
 
+    def _one_group(self, perturbation: int, context: int) -> Prediction:
+        return replace(
+            self,
+            perturbations=(self.perturbations[perturbation],),
+            contexts=(self.contexts[context],),
+            response=self.response[:, [perturbation]],
+            on_target=self.on_target[:, [perturbation]],
+        )
+
     # ------------------------------------------------------------------ from draws of responses to draws of histograms
 
     def _probs(self, block: Block) -> NDArray[np.float32]:
@@ -290,11 +276,11 @@ class Prediction(Predicted):
 
     def _draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Draw histograms h (draw, gene, bin), or those of so many cells."""
-        histograms = sample_histograms(self._generator(block, _HISTOGRAM), *self._dirichlet(block))
+        histograms = sample_histograms(self._generator(block, HISTOGRAM), *self._dirichlet(block))
         if n_cells is None:
             return histograms
         cells = int(n_cells[block.perturbation, block.context])
-        return sample_replicates(self._generator(block, _REPLICATE), histograms, cells)
+        return sample_replicates(self._generator(block, REPLICATE), histograms, cells)
 
     def _moments(self, block: Block, n_cells: NDArray[np.int64] | None) -> tuple[NDArray, ...]:
         """Moments (draw, gene), of the distributions or of replicates of so many cells."""

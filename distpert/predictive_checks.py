@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from distpert.arguments import check_type
 from distpert.baselines.point import PointPrediction
 from distpert.datatree import observed_counts
-from distpert.draws import Block, sample_replicates
+from distpert.draws import Block
+from distpert.intervals import SAME
 from distpert.prediction import Prediction
 from distpert.statistics import named_statistic
-from distpert.symbols import nearest_symbols
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from distpert.histograms import Histograms
     from distpert.prior_prediction import PriorPrediction
     from distpert.statistics import Statistic
-
-_SAME = 4e-6  # relative difference up to which statistics in single precision are the same, as in `distpert.intervals`
-_POINT_DRAWS = 200  # replicates of a prediction that has no draws
-_REPLICATE = 1  # purpose of a block's random numbers, as in `Prediction`
 
 
 def predictive_check(
@@ -55,7 +52,7 @@ def predictive_check(
         centres (gene, bin) that returns (draw, gene), NaN where a histogram has no value. It is called with a block of
         genes at a time, from several threads.
     genes
-        Which genes, in the order wanted; by default all. Replicates of others are not kept.
+        Which gene or genes, in the order wanted; by default all. Replicates of others are not kept.
 
     Returns
     -------
@@ -94,8 +91,6 @@ def predictive_check(
     check_type("prediction", prediction, Prediction, PriorPrediction, PointPrediction, made_by="fit.predict(labels)")
     function, long_name, units = named_statistic(statistic)
     chosen = _positions(prediction.genes, genes)
-    if isinstance(prediction, PointPrediction):
-        prediction._require_probs("there is nothing to replicate cells from")
     counts = observed_counts(prediction, adata)
     perturbations, contexts = prediction.perturbations, prediction.contexts
     given = counts.to_numpy().reshape(len(perturbations), len(contexts), *counts.shape[-2:])
@@ -108,7 +103,7 @@ def predictive_check(
         if not places.size:
             return places, np.empty(0, np.float32)
         here = chosen[places]
-        replicates = _replicates(prediction, block, n_cells)[:, here - block.genes.start]
+        replicates = prediction._draw(block, n_cells)[:, here - block.genes.start]
         number = n_cells[block.perturbation, block.context]
         seen = (given[block.perturbation, block.context, here] / number).astype(np.float32)
         # What was observed goes through the same arithmetic as the replicates, so that equal histograms tie.
@@ -140,23 +135,10 @@ def posterior_p_value(replicated: ArrayLike, observed: ArrayLike) -> NDArray[np.
     has_value = ~np.isnan(draws)
     total = np.where(np.isnan(value), 0, has_value.sum(axis=0))
     largest = np.max(np.abs(draws), axis=0, where=has_value, initial=0)
-    rounding = _SAME * np.maximum(largest, np.nan_to_num(np.abs(value)))
+    rounding = SAME * np.maximum(largest, np.nan_to_num(np.abs(value)))
     above = (draws > value + rounding).sum(axis=0)  # NaN is neither
     tied = (np.abs(draws - value) <= rounding).sum(axis=0)
     return np.where(total > 0, (above + tied / 2) / np.maximum(total, 1), np.nan)
-
-
-def _replicates(
-    prediction: Prediction | PriorPrediction | PointPrediction, block: Block, n_cells: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Histograms (draw, gene, bin) of as many cells as were observed."""
-    if not isinstance(prediction, PointPrediction):
-        return prediction._draw(block, n_cells)
-    assert prediction.probs is not None
-    probs = prediction.probs[block.perturbation, block.context, block.genes]
-    repeated = np.broadcast_to(probs, (_POINT_DRAWS, *probs.shape))
-    number = int(n_cells[block.perturbation, block.context])
-    return sample_replicates(prediction._generator(block, _REPLICATE), repeated, number)
 
 
 def _positions(known: Sequence[str], genes: str | Sequence[str] | None) -> NDArray[np.intp]:
@@ -167,11 +149,7 @@ def _positions(known: Sequence[str], genes: str | Sequence[str] | None) -> NDArr
         raise ValueError("no gene to check")
     position = {gene: i for i, gene in enumerate(known)}
     for name in names:
-        if name not in position:
-            near = nearest_symbols(name, known)
-            raise KeyError(
-                f"{name!r} is none of the genes predicted" + (f"; nearest: {', '.join(near)}" if near else "")
-            )
+        check_known(name, position, "genes")
     return np.array([position[name] for name in names])
 
 
@@ -202,6 +180,6 @@ def _dataset(
             "context": list(prediction.contexts),
             "gene": [prediction.genes[i] for i in chosen],
         },
-        attrs={"statistic": long_name, "units": units},
+        attrs={"statistic": long_name, "units": units, "control": prediction.training.control},
     )
     return check if prediction.training.context_key else check.isel(context=0, drop=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,11 +15,20 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from distpert.design import target_indices
-from distpert.draws import Block, Result, blocks, map_blocks, sample_histograms, sample_replicates
+from distpert.draws import (
+    HISTOGRAM,
+    REPLICATE,
+    Block,
+    Result,
+    blocks,
+    map_blocks,
+    sample_histograms,
+    sample_replicates,
+)
 from distpert.kernels import kernel_between
 from distpert.model import Batch, Data, Design, Priors, model
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.predicted import Predicted
+from distpert.predicted import Drawn
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +39,6 @@ if TYPE_CHECKING:
 
 # Sites that are kept. The others have a value for each gene and bin, and are drawn again, the same, when needed.
 _HELD = ("explained_share", "response", "tilt_mean", "tilt_scale", "on_target", "log_concentration")
-_HISTOGRAM, _REPLICATE = range(2)  # purposes of a block's random numbers, as in `Prediction`
 _GROUPS_AT_ONCE = 16  # of which probabilities are held, with all draws and a block's genes
 
 
@@ -51,7 +59,7 @@ class PriorBlock(Block):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PriorPrediction(Predicted):
+class PriorPrediction(Drawn):
     """Prior predictive distributions of all genes under some perturbations; made by `Fit.prior_predictive`.
 
     Everything in `distpert.model.model` is drawn from its prior, by numpyro and from that very function: what all
@@ -154,6 +162,19 @@ class PriorPrediction(Predicted):
 
     # ------------------------------------------------------------------------------------------------------- internals
 
+    def _one_group(self, perturbation: int, context: int) -> PriorPrediction:
+        sites = self.sites
+        of_one = {
+            "response": sites["response"][..., [perturbation]],
+            "on_target": sites["on_target"][:, [perturbation]],
+        }
+        return replace(
+            self,
+            perturbations=(self.perturbations[perturbation],),
+            contexts=(self.contexts[context],),
+            sites=sites | of_one,
+        )
+
     def _map(self, function: Callable[[Block], Result]) -> Iterator[tuple[Block, Result]]:
         """Apply a function to each block; those of the same genes share one draw of what is drawn for genes."""
         from tqdm.auto import tqdm
@@ -195,11 +216,11 @@ class PriorPrediction(Predicted):
         block = _carried(block)
         shape = block.concentration[..., None] * block.probs  # of the Dirichlet: κ differs from draw to draw
         one = np.ones(shape.shape[1], np.float32)
-        histograms = sample_histograms(self._generator(block, _HISTOGRAM), shape, one)
+        histograms = sample_histograms(self._generator(block, HISTOGRAM), shape, one)
         if n_cells is None:
             return histograms
         cells = int(n_cells[block.perturbation, block.context])
-        return sample_replicates(self._generator(block, _REPLICATE), histograms, cells)
+        return sample_replicates(self._generator(block, REPLICATE), histograms, cells)
 
     def _moments(self, block: Block, n_cells: NDArray[np.int64] | None) -> tuple[NDArray, ...]:
         """Moments (draw, gene), of the distributions or of replicates of so many cells."""

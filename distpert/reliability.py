@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.arguments import check_seed, check_type
+from distpert.baselines.training import TrainingShares
 from distpert.calibration_table import BY_PERTURBATION, POOLED, pool_groups
 from distpert.conformal import ConformalPrediction, is_mean_only
 from distpert.group_calibration import Forecast, Grid, calibrate_groups
+from distpert.kernels import distances
 from distpert.labels import listed
 from distpert.moments import MOMENTS
 from distpert.observed import observed_cells
@@ -63,7 +65,8 @@ def calibration(
     n_strata
         Number of strata, equal in size but for ties.
     embeddings
-        Where to measure distances from the training; by default those of the fit, for a baseline none.
+        Where to measure distances from the training; by default those of the fit, for a baseline none. Conformal
+        intervals have those of what they are around.
     num_pit_bins
         Bins of the histograms of probability integral transforms.
     n_resamples, seed
@@ -78,17 +81,19 @@ def calibration(
           (pit_bin). With ``_lower`` and ``_upper``: the band; for transforms, densities that a calibrated prediction
           has 1 of, the band is that of the resampling shifted to be around 1: where 95 % of the heights should lie.
         - ``coverage_by_stratum`` with its band (stratifier, stratum, moment, level), ``mean_by_stratum`` and
-          ``n_perturbations_by_stratum`` (stratifier, stratum). Stratifiers are ``effect_size``: Cramér distance of the
-          held-out cells from the controls; ``n_cells``; ``expression``: of genes, their mean in the context's controls;
-          ``distance``: Euclidean, of the embedding from that of the nearest training perturbation; ``spread``.
+          ``n_perturbations_by_stratum`` (stratifier, stratum). Stratifiers are ``effect_size``: Cramér distance
+          between held-out cells and controls, without what the sampling of either adds; ``n_cells``; ``expression``:
+          of genes, their mean in the context's controls; ``distance``: Euclidean, of the embedding from that of the
+          nearest training perturbation; ``spread``.
         - ``selective_risk`` with its band (share): ``cramer`` of the share of perturbations with the least ``spread``,
-          relative to that of all. Only for a posterior.
+          relative to that of all. Only for a posterior. NaN, with a warning, where that of all is not above 0.
 
         By perturbation, (…, perturbation, [context]), from which `combine_calibrations` pools anew: the first five with
         ``_by_perturbation``, ``coverage_by_expression`` (moment, level, stratum, …), ``expression`` (stratum, …), and
         ``n_cells``, ``effect_size``, ``distance`` (perturbation), ``spread``, ``cramer``. ``spread`` is the mean
         over genes of the width of the 50 % posterior interval of the distribution's mean, without the sampling of
-        cells, in units of expression as the Cramér distance is. Groups without cells are NaN.
+        cells, in units of expression as the Cramér distance is. Groups without cells are NaN, and of a group of one
+        cell all but the mean, which is left out of averages.
 
         Conformal intervals have no ``pit``, ``pit_cells`` and ``cramer``, and only the mean where the method predicts
         nothing else. A stratifier that is not known has NaN.
@@ -102,6 +107,11 @@ def calibration(
         other genes, bins or contexts than the training.
     KeyError
         If genes or columns of the training are not in ``adata``, or a perturbation has no embedding.
+
+    Warns
+    -----
+    UserWarning
+        If the mean Cramér distance is not above 0, so that there is no ``selective_risk``.
 
     Notes
     -----
@@ -117,13 +127,14 @@ def calibration(
     n_cells = observed["n_cells"].to_numpy()
     if absent := [name for name, n in zip(prediction.perturbations, n_cells.sum(axis=1), strict=True) if not n]:
         raise ValueError(f"no cells to calibrate with for {listed(absent)}: predict only what the data have")
-    controls = training.select([]).dataset
-    rows = [controls["context"].to_numpy().tolist().index(context) for context in prediction.contexts]
-    control = controls["counts"].to_numpy()[rows] / controls["n_cells"].to_numpy()[rows, None, None]
+    rows = [training.contexts.index(context) for context in prediction.contexts]
+    shares = TrainingShares(training)
+    control, n_control = shares.control[rows], shares.n_control[rows]
     means = (control * training.centers.to_numpy()).sum(axis=-1)
     stratum = np.stack([quantile_strata(row, n_strata) for row in means])
     edges = np.linspace(0, 1, num_pit_bins + 1)
-    found = calibrate_groups(prediction, observed["counts"].to_numpy(), control, Grid(levels, edges, stratum, n_strata))
+    grid = Grid(levels, edges, stratum, n_strata)
+    found = calibrate_groups(prediction, observed["counts"].to_numpy(), control, n_control, grid)
 
     import xarray as xr
 
@@ -235,15 +246,14 @@ def _distances(
     from distpert.embeddings import as_embeddings
     from distpert.histograms import Histograms
 
+    point = prediction.point if isinstance(prediction, ConformalPrediction) else prediction
     if source is not None:
         embeddings = as_embeddings(source, None if isinstance(adata, Histograms) else adata)
-    elif isinstance(prediction, Prediction):
-        embeddings = prediction.fit.embeddings
+    elif isinstance(point, Prediction):
+        embeddings = point.fit.embeddings
     else:
         return None
-    from scipy.spatial.distance import cdist
-
     trained = [label for label in prediction.training.perturbations if embeddings.has(label)]
     if not trained:
         raise ValueError("no training perturbation has an embedding, so no distance can be measured")
-    return cdist(embeddings.of(prediction.perturbations), embeddings.of(trained)).min(axis=1)
+    return distances(embeddings.of(prediction.perturbations), embeddings.of(trained)).min(axis=1)

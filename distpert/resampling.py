@@ -73,6 +73,8 @@ def selective_risk(
 
     The risk–coverage curve of selective prediction (El-Yaniv & Wiener 2010), linear between whole numbers of
     perturbations. Below one where a prediction knows which of its answers are good, one on average where it does not.
+    A risk that is free of bias can be negative: NaN where the mean of all is not above zero, and no band where that of
+    a resample is not, since no ratio to it means anything.
     """
     if not len(risk):
         return Band(*np.full((3, len(shares)), np.nan))
@@ -81,7 +83,7 @@ def selective_risk(
     def curve(weight: NDArray) -> NDArray[np.float64]:
         taken, total = weight[order].cumsum(), (weight * risk)[order].cumsum()
         part = np.interp(shares * taken[-1], np.append(0, taken), np.append(0, total))
-        return part / shares / total[-1]
+        return part / shares / (total[-1] if total[-1] > 0 else np.nan)
 
     value = curve(np.ones(len(risk)))
     if len(risk) < 2:

@@ -40,7 +40,7 @@ def negative_log_density(probs: Array, counts: Counts, width: Array) -> Array:
     return negative_log_likelihood(probs, counts) + log_width
 
 
-def cramer(probs: Array, counts: Counts, width: Array) -> Array:
+def cramer(probs: Array, counts: Counts, width: Array, *, n_probs: int | None = None) -> Array:
     r"""Cramér distance to the distribution that the cells come from, free of bias.
 
     .. math:: w \sum_b (F_b - F_{n,b})^2 - \frac{w}{n - 1} \sum_b F_{n,b} (1 - F_{n,b})
@@ -49,11 +49,15 @@ def cramer(probs: Array, counts: Counts, width: Array) -> Array:
     average, whatever n; single values can be negative. Proper: it differs from the CRPS by what does not depend on the
     prediction (Székely & Rizzo 2013; the binned form of the energy distance, halved). NaN for a single cell, whose
     spread nobody knows.
+
+    Where ``probs`` are themselves the shares of ``n_probs`` cells, what their sampling adds is taken away as well: the
+    distance between the two distributions that the cells come from.
     """
-    observed = _cdf(_shares(counts))
-    n_cells = np.asarray(counts).sum(axis=-1)
-    excess = ((_cdf(probs) - observed) ** 2).sum(axis=-1)
-    noise = (observed * (1 - observed)).sum(axis=-1) / np.where(n_cells > 1, n_cells - 1.0, np.nan)
+    predicted, observed = _cdf(probs), _cdf(_shares(counts))
+    excess = ((predicted - observed) ** 2).sum(axis=-1)
+    noise = _sampling(observed, np.asarray(counts).sum(axis=-1))
+    if n_probs is not None:
+        noise = noise + _sampling(predicted, n_probs)
     return width * (excess - noise)
 
 
@@ -148,6 +152,12 @@ def split_counts(rng: np.random.Generator, counts: NDArray[np.integer]) -> NDArr
         half[..., b] = rng.hypergeometric(counts[..., b], later, wanted)
         wanted = wanted - half[..., b]
     return half
+
+
+def _sampling(cdf: NDArray[np.float64], n_cells: Counts | int) -> NDArray[np.float64]:
+    """Estimate what the sampling of so many cells adds to the squared differences of their cumulative shares."""
+    n_cells = np.asarray(n_cells)
+    return (cdf * (1 - cdf)).sum(axis=-1) / np.where(n_cells > 1, n_cells - 1.0, np.nan)
 
 
 def _centred_shift(values: Array, reference: Array) -> NDArray[np.float64]:

@@ -106,6 +106,11 @@ LABELS = {  # long names and units
 }
 
 
+def attributes(name: str) -> dict[str, str]:
+    """Attributes ``long_name`` and ``units`` of a variable that holds a statistic."""
+    return dict(zip(("long_name", "units"), LABELS[name], strict=True))
+
+
 def named_statistic(statistic: str | Statistic) -> tuple[Statistic, str, str]:
     """Give a statistic's function, long name and units; those of a user's own are its name and none.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -34,6 +34,29 @@ def nearest_symbols(symbol: str, available: Iterable[str], n: int = 3) -> list[s
     same = spellings.pop(wanted, [])
     close = difflib.get_close_matches(wanted, _share_letters(wanted, list(spellings)), n=n) if n > len(same) else []
     return [*same, *(spelling for other in close for spelling in spellings[other])][:n]
+
+
+def check_known(name: str, known: Collection[str], what: str) -> None:
+    """Refuse a name that is none of those predicted.
+
+    Parameters
+    ----------
+    name : str
+        The name asked for.
+    known : collection of str
+        Those that there are.
+    what : str
+        What they are, in the plural.
+
+    Raises
+    ------
+    KeyError
+        If it is none of them; names the nearest.
+    """
+    if name not in known:
+        near = nearest_symbols(name, known)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        raise KeyError(f"{name!r} is none of the {what} predicted{hint}")
 
 
 def _share_letters(word: str, words: list[str], n: int = 200) -> list[str]:

@@ -132,7 +132,8 @@ for label, genes in largest.items():
 figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
 for row, (label, genes) in zip(axes, largest.items(), strict=True):
     for ax, gene in zip(row, genes, strict=True):
-        plot_histogram(prediction, label, gene, ax=ax)
+        plot_histogram(prediction, label, gene, ax=ax).get_legend().remove()
+        ax.set_ylim(0, 1.05 * ax.dataLim.ymax)  # one legend below for all, instead
         ax.set_title(f"{gene}, {label} knocked out", fontsize="medium")
 figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 figure.savefig("bring_your_own_data.png", dpi=150)

@@ -9,6 +9,10 @@ from scipy.stats import multinomial
 
 from distpert.draws import (
     BLOCK_GENES,
+    DRAW_OF_CELL,
+    HISTOGRAM,
+    LEVEL,
+    REPLICATE,
     Block,
     blocks,
     expected_histograms,
@@ -131,6 +135,12 @@ def test_random_numbers_follow_the_label_and_not_the_position():
     others = [numbers(seed=1), numbers(label="B"), numbers(context="day 1"), numbers(start=512), numbers(purpose=1)]
     assert all(other != first for other in others)
     assert len({tuple(other) for other in others}) == len(others)
+
+
+def test_no_two_purposes_have_the_same_random_numbers():
+    block = Block(0, 0, slice(0, 5))
+    purposes = [(HISTOGRAM,), (REPLICATE,), (LEVEL, 0), (LEVEL, 1), (DRAW_OF_CELL, 0), (DRAW_OF_CELL, 1)]
+    assert len({block.generator(0, "A", "all", *purpose).random() for purpose in purposes}) == len(purposes)
 
 
 def test_map_blocks_keeps_order_and_bounds_what_is_in_memory(monkeypatch):

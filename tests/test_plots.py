@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import kurtosis, skew
 
-from distpert import calibration, count_histograms
+from distpert import calibration, conformalise, count_histograms, without_latent_uncertainty
+from distpert.baselines import PointPrediction, PooledHistogram
 from distpert.plots import (
     plot_coverage,
     plot_explained_share,
@@ -53,8 +56,88 @@ def test_without_cells_and_axes(fitted):
     prediction = fitted.predict(fitted.perturbations[0], num_draws=20)
     ax = plot_histogram(prediction, fitted.perturbations[0], fitted.genes[0])
     assert len(ax.get_lines()) == 2
-    assert "of probability" in ax.get_legend_handles_labels()[1][1]
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["control", "predicted, 90% band of probability"]
     plt.close(ax.figure)
+
+
+def test_the_legend_says_what_is_drawn(others, context_screen, ax):
+    def texts(prediction, **options):
+        ax.clear()
+        plot_histogram(prediction, "GENE1", "GENE2", context="context0", ax=ax, **options)
+        return [text.get_text() for text in ax.get_legend().get_texts()]
+
+    assert texts(others["baseline"]) == ["control", "predicted"]
+    assert texts(others["baseline"], observed=context_screen.adata, ci_prob=0.5) == [
+        "control",
+        "predicted, 50% band for 60 cells",
+        "observed (60 cells)",
+    ]
+    assert not ax.get_legend().get_frame_on()
+
+
+@pytest.fixture(scope="module")
+def others(context_fit):
+    """Predictions that a fit, its labels and its seed alone do not tell, by what they are."""
+    labels = ["GENE1", "GENE3", "GENE11"]
+    posterior = context_fit.predict(labels, num_draws=30, progress_bar=False)
+    return {
+        "prior": context_fit.prior_predictive(labels, num_draws=30, progress_bar=False),
+        "without latent uncertainty": without_latent_uncertainty(posterior),
+        "other draws": replace(posterior, response=posterior.response[::-1] + 1),
+        "baseline": PooledHistogram().fit(context_fit.histograms, context_fit.embeddings).predict(labels),
+    }
+
+
+@pytest.mark.parametrize("name", ["prior", "without latent uncertainty", "other draws", "baseline"])
+def test_the_prediction_that_is_given_is_drawn(others, context_fit, context_screen, ax, name):
+    prediction, gene = others[name], others[name].genes[3]
+    where = {"perturbation": "GENE3", "gene": gene, "context": "context1"}
+    shown = prediction.training.counts.to_numpy()[:, 3].sum(axis=0) > 0
+    plot_histogram(prediction, "GENE3", gene, context="context1", observed=context_screen.adata, ax=ax)
+    _, predicted, _ = (line.get_ydata() for line in ax.get_lines())
+    np.testing.assert_allclose(predicted, prediction.histogram().sel(where).to_numpy()[shown], rtol=1e-5)
+    upper = prediction.histogram_interval(n_cells=60).sel(where).sel(statistic="upper")
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(float(upper.max()), rel=1e-5)
+    ax.clear()
+    plot_moments(prediction, context_screen.adata, "GENE3", context="context1", ax=ax)
+    y = np.concatenate([line.get_ydata() for line in ax.get_lines()[:2]])
+    summary = prediction.summary(n_cells=60)["mean"].sel(perturbation="GENE3", context="context1")
+    np.testing.assert_allclose(np.sort(y), np.sort(summary.sel(statistic="median")), rtol=1e-5)
+    ax.clear()
+    (image,) = plot_shift(prediction, genes=[gene], context="context1", ax=ax).images
+    shift = prediction.summary()["mean"] - context_fit.control_moments()["mean"]
+    shift = shift.sel(statistic="median", context="context1", gene=[gene])
+    np.testing.assert_allclose(image.get_array(), shift, atol=1e-5)
+
+
+def test_conformal_intervals_have_a_plot_of_moments_alone(context_fit, context_screen, others, ax):
+    baseline = PooledHistogram().fit(context_fit.histograms.select(["GENE4"]), context_fit.embeddings)
+    calibrating = baseline.predict(["GENE1", "GENE2", "GENE5"])
+    intervals = conformalise(baseline.predict(["GENE3", "GENE6"]), calibrating, context_screen.adata)
+    options = {"context": "context0", "ci_prob": 0.5}
+    plot_moments(intervals, context_screen.adata, "GENE6", ax=ax, **options)
+    summary = intervals.summary(0.5, n_cells=60)["mean"].sel(perturbation="GENE6", context="context0")
+    ends = np.concatenate([[path.vertices[:, 1] for path in group.get_paths()] for group in ax.collections])
+    np.testing.assert_allclose(np.sort(ends[:, 1]), np.sort(summary.sel(statistic="upper")), rtol=1e-5)
+    with pytest.raises(TypeError, match="not a ConformalPrediction; plot_moments takes"):
+        plot_histogram(intervals, "GENE6", intervals.genes[0], context="context0", ax=ax)
+    with pytest.raises(TypeError, match="not a ConformalPrediction; plot_moments takes"):
+        plot_shift(intervals, context="context0", ax=ax)
+
+
+def test_means_alone_have_a_plot_of_the_shift_of_the_mean(prediction, small, ax):
+    means = prediction.moments()["mean"].mean("draw").to_numpy()[:, None]
+    baseline = PointPrediction.from_means(prediction.training, prediction.perturbations, ["all"], means)
+    (image,) = plot_shift(baseline, genes=["GENE1"], ax=ax).images
+    expected = means[:, 0, 1] - prediction.fit.control_moments()["mean"].sel(gene="GENE1").item()
+    np.testing.assert_allclose(np.asarray(image.get_array())[:, 0], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="moment must be one of mean, not 'variance'"):
+        plot_shift(baseline, "variance", ax=ax)
+    with pytest.raises(ValueError, match="means alone, without intervals to plot"):
+        plot_moments(baseline, small.adata, "GENE2", ax=ax)
+    with pytest.raises(ValueError, match="means alone: there are no histograms"):
+        plot_histogram(baseline, "GENE2", "GENE1", ax=ax)
 
 
 def test_unknown_names(context_fit, ax):
@@ -76,8 +159,19 @@ def prediction(small_fit):
 
 
 @pytest.fixture(scope="module")
-def table(prediction, small):
-    return calibration(prediction, small.adata, num_pit_bins=10, n_resamples=50)
+def exchanged(prediction, small):
+    """Cells under the label of another perturbation: of their own, the fit knows all."""
+    adata = small.adata.copy()
+    labels = list(prediction.perturbations)
+    adata.obs["perturbation"] = (
+        adata.obs["perturbation"].astype(str).replace(dict(zip(labels, labels[::-1], strict=True)))
+    )
+    return adata
+
+
+@pytest.fixture(scope="module")
+def table(prediction, exchanged):
+    return calibration(prediction, exchanged, num_pit_bins=10, n_resamples=50)
 
 
 @pytest.mark.parametrize("moment", ["mean", "variance", "skewness", "kurtosis"])
@@ -157,6 +251,13 @@ def test_transforms(table, ax, moment):
     assert ax.get_title() == ("single cells" if moment == "cells" else moment)
 
 
+def test_transforms_of_one_perturbation_have_no_band(prediction, exchanged, ax):
+    one = calibration(prediction._one_group(2, 0), exchanged, num_pit_bins=10, n_resamples=50)
+    plot_pit(one, ax=ax)
+    np.testing.assert_array_equal([bar.get_height() for bar in ax.patches], one["pit"].sel(moment="mean"))
+    assert ax.get_legend() is None
+
+
 def test_transforms_that_there_are_not(table, ax):
     with pytest.raises(ValueError, match="moment must be one of mean, variance, skewness, kurtosis, cells, not 'mode'"):
         plot_pit(table, "mode", ax=ax)
@@ -176,7 +277,20 @@ def test_selective_risk(table, ax):
         plot_selective_risk(table.drop_vars("selective_risk"), ax=ax)
 
 
-@pytest.mark.parametrize("stratifier", ["spread", "expression"])
+def test_selective_risk_below_zero_is_in_the_picture(table, ax):
+    risk = table["selective_risk"]
+    lower = table.assign(selective_risk=risk - 2, selective_risk_lower=risk - 2.5, selective_risk_upper=risk - 1.5)
+    plot_selective_risk(lower, ax=ax)
+    assert ax.get_ylim()[0] < lower["selective_risk_lower"].min()
+    ax.clear()
+    bare = table.assign({f"selective_risk_{end}": risk * np.nan for end in ("lower", "upper")})
+    plot_selective_risk(bare, ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["knows nothing of it"]
+    with pytest.raises(ValueError, match="not above 0"):
+        plot_selective_risk(table.assign(selective_risk=risk * np.nan), ax=ax)
+
+
+@pytest.mark.parametrize("stratifier", ["spread", "distance", "n_cells"])
 def test_strata(table, ax, stratifier):
     assert plot_strata(table, stratifier, "variance", ax=ax) is ax
     of = table.sel(stratifier=stratifier, moment="variance")
@@ -193,7 +307,9 @@ def test_strata(table, ax, stratifier):
         np.testing.assert_allclose(ends[:, 0], np.minimum(known["coverage_by_stratum_lower"], value))
         np.testing.assert_allclose(ends[:, 1], np.maximum(known["coverage_by_stratum_upper"], value))
         assert container.get_label() == f"level {level:g}"
-    assert stratifier in ax.get_xlabel()
+    label = {"spread": "spread (units of expression)", "n_cells": "number of cells", "distance": "distance"}[stratifier]
+    assert ax.get_xlabel() == label
+    assert ax.get_title() == f"variance, by {label.split(' (')[0]}"
 
 
 def test_strata_that_there_are_not(table, ax):
@@ -233,13 +349,18 @@ def test_shift(prediction, small_fit):
     shift = shift.transpose("perturbation", "gene")
     genes = [text.get_text() for text in ax.get_xticklabels()]
     assert [text.get_text() for text in ax.get_yticklabels()] == list(prediction.perturbations)
-    np.testing.assert_allclose(image.get_array(), shift.sel(gene=genes), rtol=1e-6)
+    np.testing.assert_allclose(image.get_array(), shift.sel(gene=genes), rtol=1e-6, atol=1e-7)
     largest = abs(shift).max("perturbation").to_series().sort_values(ascending=False)
     assert genes == largest.index[:3].tolist()
     low, high = image.get_clim()
     assert -low == high == pytest.approx(float(np.quantile(abs(np.asarray(image.get_array())), 0.99)))
     assert image.colorbar.ax.get_ylabel() == "shift of the variance (log1p expression²)"
     plt.close(ax.figure)
+
+
+def test_shift_of_one_gene(prediction, ax):
+    plot_shift(prediction, genes="GENE3", ax=ax)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["GENE3"]
 
 
 def test_shift_of_chosen_genes_in_a_context(context_fit, ax):

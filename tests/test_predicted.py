@@ -36,11 +36,12 @@ EXPECTED = 100 * np.arange(2)[:, None, None] + 10 * np.arange(2)[:, None] + np.a
 @pytest.mark.parametrize("block_genes", [512, 14, 5, 1])
 def test_draws(places, monkeypatch, block_genes):
     monkeypatch.setattr("distpert.draws.BLOCK_GENES", block_genes)
-    moments = places._draw_moments(places.moments, ("one", "other"))
-    assert list(moments) == ["one", "other"]
-    assert moments["one"].dims == ("draw", "perturbation", "context", "gene")
-    np.testing.assert_allclose(moments["one"], EXPECTED + np.arange(5).reshape(-1, 1, 1, 1) / 10, rtol=1e-6)
-    np.testing.assert_array_equal(moments["other"], -moments["one"])
+    moments = places._draw_moments(places.moments, ("mean", "variance"))
+    assert list(moments) == ["mean", "variance"]
+    assert moments["mean"].dims == ("draw", "perturbation", "context", "gene")
+    assert moments["variance"].attrs == {"long_name": "variance", "units": "log1p expression²"}
+    np.testing.assert_allclose(moments["mean"], EXPECTED + np.arange(5).reshape(-1, 1, 1, 1) / 10, rtol=1e-6)
+    np.testing.assert_array_equal(moments["variance"], -moments["mean"])
     assert moments["draw"].to_numpy().tolist() == [0, 1, 2, 3, 4]
     assert moments["perturbation"].to_numpy().tolist() == ["P", "Q+R"]
     assert moments["context"].to_numpy().tolist() == ["context1", "context0"]
@@ -48,18 +49,19 @@ def test_draws(places, monkeypatch, block_genes):
 
 
 def test_summary(places):
-    summary = places._summarise_moments(places.moments, ("one", "other"), 0.5)
-    assert summary["one"].dims == ("statistic", "perturbation", "context", "gene")
+    summary = places._summarise_moments(places.moments, ("mean", "variance"), 0.5)
+    assert summary["mean"].dims == ("statistic", "perturbation", "context", "gene")
+    assert summary["mean"].attrs == {"long_name": "mean", "units": "log1p expression"}
     for statistic, quantile in {"median": 0.2, "lower": 0.1, "upper": 0.3}.items():
-        np.testing.assert_allclose(summary["one"].sel(statistic=statistic), EXPECTED + quantile, rtol=1e-6)
-    np.testing.assert_allclose(summary["other"].sel(statistic="lower"), -EXPECTED - 0.3, rtol=1e-6)
+        np.testing.assert_allclose(summary["mean"].sel(statistic=statistic), EXPECTED + quantile, rtol=1e-6)
+    np.testing.assert_allclose(summary["variance"].sel(statistic="lower"), -EXPECTED - 0.3, rtol=1e-6)
     assert summary.attrs == {"ci_prob": 0.5}
 
 
 def test_no_context_dimension_without_a_key(context_screen):
     places = Places(distpert.count_histograms(context_screen.adata), contexts=("all",))
-    moments = places._draw_moments(places.moments, ("one", "other"))
-    assert moments["one"].dims == ("draw", "perturbation", "gene")
+    moments = places._draw_moments(places.moments, ("mean", "variance"))
+    assert moments["mean"].dims == ("draw", "perturbation", "gene")
     assert "context" not in moments.coords
 
 

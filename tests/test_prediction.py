@@ -2,6 +2,7 @@
 
 import os
 import tracemalloc
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -84,6 +85,18 @@ def test_layout_with_contexts(by_context):
     assert by_context.summary()["mean"].dims == ("statistic", "perturbation", "context", "gene")
     assert by_context.histogram_interval().dims == ("statistic", "perturbation", "context", "gene", "bin")
     assert by_context.histogram()["context"].to_numpy().tolist() == ["context0", "context1"]
+
+
+def test_every_variable_says_what_it_is_in_which_units(by_context, context_fit, context_screen):
+    check = distpert.predictive_check(by_context.fit.predict(["GENE3"], num_draws=5), context_screen.adata, "kurtosis")
+    moments = (by_context.moments(), by_context.moments(n_cells=5), by_context.summary(), context_fit.control_moments())
+    for table in moments:
+        units = [table[name].attrs["units"] for name in MOMENTS]
+        assert units == ["log1p expression", "log1p expression²", "1", "1"]
+        assert f"observed {table['kurtosis'].attrs['long_name']}" == check["observed"].attrs["long_name"]
+    for histogram in (by_context.histogram(), by_context.histogram("wasserstein"), by_context.histogram_interval()):
+        assert histogram.attrs["long_name"] == "probability of the bin"
+        assert histogram.attrs["units"] == "1"
 
 
 def test_one_context_keeps_its_dimension(context_fit, by_context):
@@ -338,6 +351,22 @@ def test_cells_are_drawn_from_the_prediction(fitted, unseen):
     assert 0.7 * terms < statistic < 2 * terms
 
 
+@pytest.mark.parametrize("block_genes", [512, 5])
+def test_all_genes_of_a_cell_are_of_one_draw(by_context, monkeypatch, block_genes):
+    monkeypatch.setattr("distpert.draws.BLOCK_GENES", block_genes)
+
+    def one_bin_each(self, block):
+        return np.repeat(np.eye(15, dtype=np.float32)[:, None], block.genes.stop - block.genes.start, axis=1)
+
+    monkeypatch.setattr(type(by_context), "_draw", one_bin_each)
+    cells = replace(by_context, response=by_context.response[:15]).sample_cells(40).X
+    bins = abs(cells[..., None] - by_context.fit.centers).argmin(axis=-1)
+    assert (bins == bins[:, :1]).all()
+    draws = bins[:, 0].reshape(4, 40)
+    assert all(len(set(of_group)) > 5 for of_group in draws)
+    assert not (draws[0] == draws[1:]).all(axis=1).any()
+
+
 def test_layout_of_cells(by_context, context_fit):
     cells = by_context.sample_cells(n_cells=30)
     assert isinstance(cells, anndata.AnnData)
@@ -373,6 +402,21 @@ def test_cells_are_labelled_under_the_key_of_the_fit(small, tmp_path):
         cells = prediction.sample_cells(5)
         assert cells.obs.columns.tolist() == ["guide"]
         assert prediction.to_datatree(cells)["constant_data"]["n_cells"].item() == 5  # can be read back
+
+
+def test_cells_are_read_back_with_the_keys_of_the_fit(small):
+    adata = small.adata.copy()
+    adata.layers["logged"], adata.X = adata.X, np.zeros_like(adata.X)
+    adata.var["symbol"], adata.var_names = list(adata.var_names), [f"id{i}" for i in range(adata.n_vars)]
+    keys = {"layer": "logged", "gene_symbols": "symbol"}
+    fit = distpert.fit(adata, small.embeddings, progress_bar=False, **keys)
+    prediction = fit.predict(fit.perturbations[:2], num_draws=20, progress_bar=False)
+    cells = prediction.sample_cells(30)
+    assert (distpert.score(prediction, cells)["n_cells"] == 30).all()
+    counted = distpert.count_histograms(cells, bins=fit.histograms, **keys)
+    np.testing.assert_array_equal(cells.X, cells.layers["logged"])
+    assert counted.perturbations == prediction.perturbations
+    assert counted.dataset["out_of_range"].sum() == 0
 
 
 def test_seed_of_the_cells(mixed):

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import distpert
-from distpert.baselines import BASELINES
+from distpert.baselines import BASELINES, PointPrediction
 from distpert.plots import plot_predictive_check
 from distpert.predictive_checks import posterior_p_value
 
@@ -76,8 +76,17 @@ def test_baselines_vary_by_the_sampling_of_cells_alone(small, prediction):
     fitted = BASELINES["pooled"]().fit(histograms, distpert.embeddings.as_embeddings(small.embeddings), seed=0)
     baseline = fitted.predict(list(prediction.perturbations))
     check = distpert.predictive_check(baseline, small.adata, "mean")
+    replicated = baseline.moments(n_cells=check["n_cells"])["mean"]
+    np.testing.assert_allclose(check["replicated"], replicated, rtol=1e-5, atol=1e-6)  # the very same
     variance = baseline.moments()["variance"] / check["n_cells"]
     assert float((check["replicated"].var("draw") / variance).mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_means_alone_have_nothing_to_replicate(small, prediction):
+    means = prediction.moments()["mean"].mean("draw").to_numpy()[:, None]
+    baseline = PointPrediction.from_means(prediction.training, prediction.perturbations, ["all"], means)
+    with pytest.raises(ValueError, match="means alone: there are no histograms to draw from"):
+        distpert.predictive_check(baseline, small.adata)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +119,18 @@ def test_the_plot_shows_the_observed_value_and_the_prior(check, prediction, smal
     assert over_genes.lines[0].get_xdata()[0] == pytest.approx(expected, rel=1e-3)
     with pytest.raises(KeyError, match="say which perturbation"):
         plot_predictive_check(check)
+    with pytest.raises(KeyError, match="'gene2' is none of the perturbations predicted; nearest: GENE2"):
+        plot_predictive_check(check, perturbation="gene2")
     with pytest.raises(ValueError, match="the prior is of the"):
         other = distpert.predictive_check(prediction, small.adata, "mean")
         plot_predictive_check(check, prior=other, perturbation=label)
+
+
+def test_genes_of_a_pair_are_plotted_in_any_order(small_fit, small):
+    adata = small.adata.copy()
+    adata.obs["perturbation"] = adata.obs["perturbation"].astype(str).replace("GENE2", "GENE0+GENE1")
+    prediction = small_fit.predict(["GENE3", "GENE0+GENE1"], num_draws=20, progress_bar=False)
+    check = distpert.predictive_check(prediction, adata, "mean")
+    lines = [plot_predictive_check(check, perturbation=label).lines[0] for label in ("GENE0+GENE1", "GENE1+GENE0")]
+    assert lines[0].get_xdata() == lines[1].get_xdata()
+    plot_predictive_check(check, perturbation="ctrl+GENE3")

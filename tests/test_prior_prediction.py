@@ -57,6 +57,13 @@ def test_sites_have_their_priors(prior):
     np.testing.assert_allclose(sites["response"].var(axis=0), 1, atol=0.15)
 
 
+def test_one_group_has_the_draws_of_all(prior):
+    one = prior._one_group(1, 1)
+    where = {"perturbation": ["GENE3"], "context": ["context1"]}
+    np.testing.assert_allclose(one.histogram(), prior.histogram().sel(where), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(one.moments(n_cells=5)["mean"], prior.moments(n_cells=5)["mean"].sel(where), rtol=1e-5)
+
+
 def test_responses_follow_the_kernel(prior):
     """Given its share, a factor's responses have correlation ρ K; on average over ρ ~ U(0, 1) half of K."""
     fit, labels = prior.fit, prior.perturbations

@@ -1,5 +1,7 @@
 """Calibration tables against loops over public results, in toys where the truth is known, and pooled over folds."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -25,11 +27,13 @@ N_BINS = 6
 
 @pytest.fixture(scope="module")
 def held_out(context_screen, context_fit):
-    """The training cells serve as well as others to check the arithmetic; one group is missing."""
-    obs = context_screen.adata.obs
+    """The training cells serve as well as others to check the arithmetic, with labels exchanged; a group is missing."""
+    adata = context_screen.adata.copy()
+    obs = adata.obs.replace({"perturbation": {"GENE1": "GENE3", "GENE3": "GENE4", "GENE4": "GENE1"}})
     keep = ~((obs["perturbation"] == "GENE3") & (obs["context"] == "context1"))
     keep &= ~((obs["perturbation"] == "GENE4") & (np.arange(len(obs)) % 2 == 0))
-    return count_histograms(context_screen.adata[keep.to_numpy()], bins=context_fit.histograms, context_key="context")
+    adata.obs = obs
+    return count_histograms(adata[keep.to_numpy()], bins=context_fit.histograms, context_key="context")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,10 @@ def test_values_of_groups_against_a_loop(prediction, held_out, table):
         width = prediction.training.widths.to_numpy()
         at = table.sel(here)
         np.testing.assert_allclose(at["n_cells"], n)
-        np.testing.assert_allclose(at["effect_size"], cramer(control / control[0].sum(), counts, width).mean())
+        of_control, n_control = control.cumsum(axis=1) / 200, 200  # whose sampling counts as well
+        noise = width * (of_control * (1 - of_control)).sum(axis=1) / (n_control - 1)
+        effect = cramer(control / n_control, counts, width) - noise
+        np.testing.assert_allclose(at["effect_size"], effect.mean())
         probs = histogram.sel(here).to_numpy()
         np.testing.assert_allclose(at["cramer"], cramer(probs, counts, width).mean(), rtol=1e-4)
         means = prediction.moments()["mean"].sel(here).to_numpy()
@@ -140,6 +147,13 @@ def test_strata(table):
     xr.testing.assert_allclose(by_stratum.transpose(*by_gene.dims), by_gene)
 
 
+def test_no_selective_risk_where_there_is_no_error_on_average(table):
+    with pytest.warns(UserWarning, match="no selective risk: the mean Cramér distance of all perturbations is -"):
+        found = combine_calibrations(table.assign(cramer=table["cramer"] - 1))
+    assert found["selective_risk"].isnull().all() and found["coverage"].notnull().all()
+    assert table["selective_risk"].notnull().all()
+
+
 def test_distance_from_the_nearest_training_perturbation(context_fit, held_out):
     (near, *_) = context_fit.perturbations
     unseen = sorted(set(context_fit.embeddings.genes) - set(context_fit.perturbations))[0]
@@ -150,10 +164,22 @@ def test_distance_from_the_nearest_training_perturbation(context_fit, held_out):
     np.testing.assert_allclose(found["distance"], [0, expected], rtol=1e-5)
 
 
+def test_conformal_intervals_around_a_fit_know_the_distance(context_fit, held_out):
+    training = context_fit.histograms
+    fit = replace(context_fit, histograms=training.drop(["GENE1", "GENE3", "GENE4"]))
+    unseen, calibrating = (
+        replace(context_fit.predict(labels, num_draws=5, progress_bar=False), fit=fit)
+        for labels in (["GENE1", "GENE4"], ["GENE3"])
+    )
+    intervals = conformalise(unseen, calibrating, held_out)
+    options = OPTIONS | {"levels": (0.5,)}
+    distance = calibration(intervals, held_out, **options)["distance"]
+    assert (distance > 0).all()
+    xr.testing.assert_identical(distance, calibration(unseen, held_out, **options)["distance"])
+
+
 def count_histograms_of(histograms, label, other):
     """The same with the cells of one label twice, the second time under another name."""
-    from dataclasses import replace
-
     dataset = histograms.select([label]).dataset
     renamed = dataset.isel(group=(dataset["perturbation"] == label).values)
     renamed = renamed.assign_coords(perturbation=("group", [other] * renamed.sizes["group"]))
@@ -214,6 +240,27 @@ def test_copies_of_one_gene_make_no_narrower_bands():
 def test_one_perturbation_has_no_band():
     found = calibration(*toy(1, 3), **OPTIONS)
     assert found["coverage"].notnull().all() and found["coverage_lower"].isnull().all()
+
+
+def test_a_single_cell_has_a_mean_and_no_other_moment():
+    prediction, adata = toy(12, 5)
+    label = adata.obs["perturbation"].astype(str)
+    singles = [f"P{i}" for i in range(4)]
+    few = adata[(~(label.isin(singles) & label.duplicated())).to_numpy()].copy()
+    with pytest.warns(UserWarning, match="fewer than 2 cells"):
+        found = calibration(prediction, few, **OPTIONS)
+    of_singles, of_others = found.sel(perturbation=singles), found.isel(perturbation=slice(4, None))
+    for name in ("coverage", "width", "interval_score", "pit"):
+        by_group = of_singles[f"{name}_by_perturbation"]
+        assert by_group.sel(moment="mean").notnull().all()
+        assert by_group.drop_sel(moment="mean").isnull().all()
+        assert found[name].notnull().all() and found[f"{name}_upper"].notnull().all()
+        pooled = of_others[f"{name}_by_perturbation"].mean("perturbation").drop_sel(moment="mean")
+        xr.testing.assert_allclose(found[name].drop_sel(moment="mean"), pooled)
+        everyone = found[f"{name}_by_perturbation"].sel(moment="mean").mean("perturbation")
+        xr.testing.assert_allclose(found[name].sel(moment="mean"), everyone)
+    for stratifier in ("n_cells", "expression"):
+        assert found["coverage_by_stratum"].sel(stratifier=stratifier, stratum=0).notnull().all()
 
 
 # ------------------------------------------------------------------------------------- other kinds of prediction

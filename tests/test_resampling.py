@@ -60,6 +60,15 @@ def test_selective_risk_by_hand():
     assert (band.lower <= band.upper).all() and band.lower[-1] == band.upper[-1] == 1
 
 
+def test_nothing_is_relative_to_a_mean_that_is_not_positive():
+    shares, uncertainty = np.array([0.5, 1]), np.arange(4.0)
+    for risk in ([1, -1, 2, -2], [1, -1, 1, -2]):
+        assert np.isnan(selective_risk(uncertainty, np.array(risk, float), shares, 50, 0)).all()
+    some = selective_risk(uncertainty, np.array([-1.0, 0, 3, 1]), shares, 50, 0)  # resamples of the first alone
+    np.testing.assert_allclose(some.value, [-0.5 / 0.75, 1])
+    assert np.isnan([some.lower, some.upper]).all()
+
+
 def test_uncertainty_that_knows_nothing_has_a_risk_of_about_one():
     rng = np.random.default_rng(4)
     shares, risk = np.array([0.2, 0.5]), rng.gamma(2.0, size=400)

@@ -166,6 +166,21 @@ def test_cramer_of_a_perfect_prediction_is_zero_on_average(n_cells):
     assert (values < 0).any() and (values > 0).any()
 
 
+@pytest.mark.parametrize("shifted", [False, True])
+def test_cramer_between_two_samples_is_free_of_bias(shifted):
+    rng = np.random.default_rng(1)
+    one = rng.dirichlet(np.ones(15))
+    other = np.roll(one, 1) if shifted else one
+    n_controls, n_cells = 30, 50
+    shares, counts = rng.multinomial(n_controls, one, 20_000) / n_controls, rng.multinomial(n_cells, other, 20_000)
+    values = cramer(shares, counts, 0.3, n_probs=n_controls)
+    exact = 0.3 * ((one.cumsum() - other.cumsum()) ** 2).sum()
+    assert abs(values.mean() - exact) < 4 * values.std() / np.sqrt(len(values))
+    bias = 0.3 * (one.cumsum() * (1 - one.cumsum())).sum() / n_controls
+    np.testing.assert_allclose((cramer(shares, counts, 0.3) - values).mean(), bias, rtol=0.02)
+    assert np.isnan(cramer(shares, counts, 0.3, n_probs=1)).all()
+
+
 @pytest.mark.parametrize("name", DISTANCES)
 def test_propriety(name):
     score = DISTANCES[name]

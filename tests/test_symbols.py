@@ -1,10 +1,11 @@
 import difflib
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distpert.symbols import nearest_symbols
+from distpert.symbols import check_known, nearest_symbols
 
 
 def test_the_same_symbol_in_another_case_comes_first():
@@ -16,6 +17,15 @@ def test_nothing_near_gives_nothing():
     assert nearest_symbols("KLF1", ["MYC", "TP53"]) == []
     assert nearest_symbols("KLF1", []) == []
     assert nearest_symbols("", ["MYC"]) == []
+
+
+def test_known_names_pass_and_others_are_told_with_the_nearest():
+    check_known("KLF1", ["KLF1", "MYC"], "genes")
+    with pytest.raises(KeyError, match="'klf1' is none of the genes predicted; nearest: KLF1"):
+        check_known("klf1", ["KLF1", "MYC"], "genes")
+    with pytest.raises(KeyError, match="'SOX2' is none of the contexts predicted") as told:
+        check_known("SOX2", ["KLF1", "MYC"], "contexts")
+    assert "nearest" not in str(told.value)
 
 
 @settings(max_examples=20, deadline=None)

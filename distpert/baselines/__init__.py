@@ -65,27 +65,33 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _maker(name: str, **settings: Any) -> Callable[[], Baseline]:
+class _Maker:
     """Make a baseline when called, and import its module no sooner."""
 
-    def make() -> Baseline:
-        return __getattr__(name)(**settings)
+    def __init__(self, name: str, **settings: Any) -> None:
+        self.name, self.settings = name, settings
 
-    return make
+    def __call__(self) -> Baseline:
+        baseline: Baseline = __getattr__(self.name)(**self.settings)
+        return baseline
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return f"<makes {self.name}({settings}) when called>"
 
 
 BASELINES: Mapping[str, Callable[[], Baseline]] = MappingProxyType(
     {
-        "control": _maker("ControlHistogram"),
-        "pooled": _maker("PooledHistogram"),
-        "additive": _maker("Additive"),
-        "truncated_gaussian": _maker("TruncatedGaussian", zero_inflated=False),
-        "zero_inflated_gaussian": _maker("TruncatedGaussian", zero_inflated=True),
-        "network": _maker("HistogramNetwork", loss="wasserstein"),
-        "network_cross_entropy": _maker("HistogramNetwork", loss="cross_entropy"),
-        "pooled_mean": _maker("PooledMean"),
-        "ridge": _maker("Ridge"),
-        "gaussian_process": _maker("GaussianProcess"),
-        "network_mean": _maker("MeanNetwork"),
+        "control": _Maker("ControlHistogram"),
+        "pooled": _Maker("PooledHistogram"),
+        "additive": _Maker("Additive"),
+        "truncated_gaussian": _Maker("TruncatedGaussian", zero_inflated=False),
+        "zero_inflated_gaussian": _Maker("TruncatedGaussian", zero_inflated=True),
+        "network": _Maker("HistogramNetwork", loss="wasserstein"),
+        "network_cross_entropy": _Maker("HistogramNetwork", loss="cross_entropy"),
+        "pooled_mean": _Maker("PooledMean"),
+        "ridge": _Maker("Ridge"),
+        "gaussian_process": _Maker("GaussianProcess"),
+        "network_mean": _Maker("MeanNetwork"),
     }
 )

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from distpert.arguments import check_seed
-from distpert.draws import Block, sample_replicates
+from distpert.draws import REPLICATE, Block, sample_replicates
 from distpert.histograms import Histograms
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.predicted import Predicted, check_loss
+from distpert.predicted import Drawn, check_loss
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from distpert.predicted import CellNumbers
 
-_REPLICATE = 1  # purpose of a block's random numbers, as in `Prediction`
+NUM_DRAWS = 200  # replicates, where nobody says how many
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PointPrediction(Predicted):
+class PointPrediction(Drawn):
     """One histogram for every gene under some perturbations, or for mean-only methods one mean; no uncertainty.
 
-    A baseline's ``predict`` makes it, by `from_probs` or `from_means`. It answers as `distpert.Prediction` does.
+    A baseline's ``predict`` makes it, by `from_probs` or `from_means`. It has ``histogram``, ``histogram_interval``,
+    ``moments`` and ``summary`` as `distpert.Prediction` has them, and scores, calibration, checks and plots take it.
 
     Attributes
     ----------
@@ -126,7 +127,7 @@ class PointPrediction(Predicted):
         check_loss(loss)
         return self._with_bins(self._labelled(self._require_probs("there are no histograms"), ("bin",)))
 
-    def moments(self, *, n_cells: CellNumbers = None, num_draws: int = 200) -> xr.Dataset:
+    def moments(self, *, n_cells: CellNumbers = None, num_draws: int = NUM_DRAWS) -> xr.Dataset:
         """Moments of the predicted histograms, or of cells drawn from them.
 
         Parameters
@@ -175,12 +176,22 @@ class PointPrediction(Predicted):
         cells = self._cells(n_cells)
         return self._summarise_moments(lambda block: self._moments(block, cells), self._names(cells), ci_prob)
 
+    def _one_group(self, perturbation: int, context: int) -> PointPrediction:
+        here = np.ix_([perturbation], [context])
+        return replace(
+            self,
+            perturbations=(self.perturbations[perturbation],),
+            contexts=(self.contexts[context],),
+            probs=None if self.probs is None else self.probs[here],
+            means=self.means[here],
+        )
+
     def _require_probs(self, lack: str) -> NDArray[np.float64]:
         if self.probs is None:
             raise ValueError(f"this method predicts means alone: {lack}")
         return self.probs
 
-    def _names(self, cells: NDArray[np.int64] | None, num_draws: int = 200) -> tuple[str, ...]:
+    def _names(self, cells: NDArray[np.int64] | None, num_draws: int = NUM_DRAWS) -> tuple[str, ...]:
         """Names of the moments there are."""
         if num_draws < 1:
             raise ValueError(f"num_draws must be at least 1, not {num_draws}")
@@ -188,16 +199,22 @@ class PointPrediction(Predicted):
             self._require_probs("what so many cells would show is not told, so leave n_cells out")
         return MOMENTS[:1] if self.probs is None else MOMENTS
 
+    def _draw(
+        self, block: Block, n_cells: NDArray[np.int64] | None = None, num_draws: int = NUM_DRAWS
+    ) -> NDArray[np.floating]:
+        """Give the histogram (draw, gene, bin) as the only draw, or draw those of so many cells."""
+        probs = self._require_probs("there are no histograms to draw from")
+        histogram = probs[block.perturbation, block.context, block.genes]
+        if n_cells is None:
+            return histogram[None]
+        repeated = np.broadcast_to(histogram, (num_draws, *histogram.shape))
+        cells = int(n_cells[block.perturbation, block.context])
+        return sample_replicates(self._generator(block, REPLICATE), repeated, cells)
+
     def _moments(
-        self, block: Block, cells: NDArray[np.int64] | None, num_draws: int = 200
+        self, block: Block, n_cells: NDArray[np.int64] | None, num_draws: int = NUM_DRAWS
     ) -> tuple[NDArray[np.floating], ...]:
         """Moments (draw, gene), of the histogram or of replicates of so many cells."""
-        where = (block.perturbation, block.context, block.genes)
         if self.probs is None:
-            return (self.means[where][None],)
-        histograms = self.probs[where][None]
-        if cells is not None:
-            repeated = np.broadcast_to(histograms, (num_draws, *histograms.shape[1:]))
-            number = int(cells[block.perturbation, block.context])
-            histograms = sample_replicates(self._generator(block, _REPLICATE), repeated, number)
-        return histogram_moments(histograms, self.training.centers.to_numpy()[block.genes])
+            return (self.means[block.perturbation, block.context, block.genes][None],)
+        return histogram_moments(self._draw(block, n_cells, num_draws), self.training.centers.to_numpy()[block.genes])

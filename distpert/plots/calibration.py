@@ -67,7 +67,8 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     -------
     Axes
         Bars, those outside the 95 % band in another colour and hatched. Flat: calibrated; ∪: over-confident; ∩: too
-        wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside on average.
+        wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside on average. One perturbation has no
+        band.
 
     Raises
     ------
@@ -88,12 +89,14 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     bars = ax.bar(centers, value, 0.9 / len(centers), color=np.where(outside, OBSERVED, PREDICTED), alpha=0.75)
     for bar, out in zip(bars, outside, strict=True):
         bar.set_hatch("///" if out else "")
-    ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band if calibrated")
+    if has_band := not np.isnan(lower).all():
+        ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band if calibrated")
     ax.axhline(1, color=CONTROL, ls="--", lw=1)
     what = "single cells" if moment == "cells" else moment
     ax.set(xlabel="probability integral transform", ylabel="density", title=what, xlim=(0, 1))
-    ax.set_ylim(0, 1.25 * max(*value, *upper))  # room for the legend
-    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.set_ylim(0, 1.25 * np.nanmax([*value, *upper]))  # room for the legend
+    if has_band:
+        ax.legend(frameon=False, fontsize="small", loc="upper right")
     return ax
 
 
@@ -116,7 +119,8 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
     Raises
     ------
     ValueError
-        If the table has no selective risk, being of a baseline or of conformal intervals.
+        If the table has no selective risk, being of a baseline or of conformal intervals, or its mean Cramér distance
+        is not above 0.
     """
     if "selective_risk" not in calibration:
         raise ValueError(
@@ -124,17 +128,15 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
         )
     share = 100 * calibration["share"].to_numpy()
     value, lower, upper = (calibration["selective_risk" + end].to_numpy() for end in ("", "_lower", "_upper"))
+    if np.isnan(value).all():
+        raise ValueError("there is no selective risk: the mean Cramér distance of all perturbations is not above 0")
     ax = axes_or_new(ax)
     ax.axhline(1, color=CONTROL, ls="--", lw=1, label="knows nothing of it")
     ax.fill_between(share, lower, upper, color=PREDICTED, alpha=0.15, lw=0)
-    ax.plot(share, value, "o-", color=PREDICTED, ms=4, lw=1.2, label="with 95 % band")
-    ax.set(
-        xlabel="surest perturbations (%)",
-        ylabel="Cramér distance, relative",
-        title="selective risk",
-        xlim=(0, 102),
-        ylim=(0, None),
-    )
+    band = None if np.isnan(lower).all() else "with 95 % band"
+    ax.plot(share, value, "o-", color=PREDICTED, ms=4, lw=1.2, label=band)
+    ax.set(xlabel="surest perturbations (%)", ylabel="Cramér distance, relative", title="selective risk", xlim=(0, 102))
+    ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))  # debiased distances can be negative
     ax.legend(frameon=False, fontsize="small", loc="lower right")
     return ax
 
@@ -183,12 +185,12 @@ def plot_strata(
         ax.axhline(level, color=color, ls="--", lw=1)
         ends = np.maximum([value - lower, upper - value], 0)  # a quantile can end short of the mean
         ax.errorbar(at, value, ends, fmt=mark + "-", color=color, ms=4, lw=1.2, capsize=2, label=f"level {level:g}")
-    about = calibration[stratifier].attrs
-    units = "" if about["units"] == "1" else f" ({about['units']})"
+    name = "number of cells" if stratifier == "n_cells" else stratifier.replace("_", " ")
+    units = calibration[stratifier].attrs["units"]
     ax.set(
-        xlabel=f"{stratifier.replace('_', ' ')}{units}",
+        xlabel=name if units in ("1", "cells") else f"{name} ({units})",
         ylabel="share of moments inside",
-        title=f"{moment}, by {stratifier.replace('_', ' ')}",
+        title=f"{moment}, by {name}",
         ylim=(None, 1.01),
     )
     ax.legend(frameon=False, fontsize="small")

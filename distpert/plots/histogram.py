@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distpert.datatree import observed_counts
-from distpert.plots.selection import check_known, one_group
+from distpert.plots.selection import check_draws, control_histograms, one_group
 from distpert.plots.style import CONTROL, EXPRESSION, OBSERVED, PREDICTED, axes_or_new
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+    from distpert.baselines.point import PointPrediction
     from distpert.histograms import Histograms
     from distpert.prediction import Prediction
+    from distpert.prior_prediction import PriorPrediction
 
 
 def plot_histogram(
-    prediction: Prediction,
+    prediction: Prediction | PriorPrediction | PointPrediction,
     perturbation: str,
     gene: str,
     *,
@@ -31,14 +34,14 @@ def plot_histogram(
     Parameters
     ----------
     prediction
-        What was predicted.
+        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or of a baseline that predicts histograms.
     perturbation, gene
         Which of the perturbations and genes.
     context
         Which of the contexts; may be left out if there is one.
     observed
         Cells, or counted histograms in the bins of the fit, to show beside. The band is then the predictive interval
-        for as many cells.
+        for as many cells; without, that of a baseline has no width.
     ci_prob
         Probability of the band, bin by bin.
     ax
@@ -53,29 +56,37 @@ def plot_histogram(
     ------
     KeyError
         If the perturbation, gene or context is none of those predicted.
+    ValueError
+        If the method predicts means alone.
+    TypeError
+        If the prediction has no histograms.
     """
+    check_draws(prediction)
     check_known(gene, prediction.genes, "genes")
     one = one_group(prediction, perturbation, context)
-    fit, context = one.fit, one.contexts[0]
+    training = one.training
     counts = None if observed is None else observed_counts(one, observed).sel(gene=gene).to_numpy().reshape(-1)
     n_cells = None if counts is None else int(counts.sum())
     interval = one.histogram_interval(ci_prob, n_cells=n_cells).sel(gene=gene)
     lower, upper = (interval.sel(statistic=name).to_numpy().reshape(-1) for name in ("lower", "upper"))
     predicted = one.histogram().sel(gene=gene).to_numpy().reshape(-1)
-    position = fit.genes.index(gene)
-    control = fit.control[fit.contexts.index(context), position]
-    x = fit.centers[position]
+    position = training.genes.index(gene)
+    control = control_histograms(training, one.contexts[0])[position]
+    x = training.centers.to_numpy()[position]
     # Values that come from few counts leave bins that nothing ever fills; a line through their zeros would be a comb.
-    shown = fit.histograms.counts.to_numpy()[:, position].sum(axis=0) > 0
+    shown = training.counts.to_numpy()[:, position].sum(axis=0) > 0
     if counts is not None:
         shown |= counts > 0
 
     ax = axes_or_new(ax)
-    band = "of probability" if counts is None else f"for {n_cells} cells"
+    what = "of probability" if counts is None else f"for {n_cells} cells"
+    band = f", {ci_prob:.0%} band {what}" if (upper > lower).any() else ""  # one histogram is a band of no width
     ax.fill_between(x[shown], lower[shown], upper[shown], color=PREDICTED, alpha=0.25, lw=0)
     ax.plot(x[shown], control[shown], color=CONTROL, ls="--", lw=1.2, label="control")
-    ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted, {ci_prob:.0%} band {band}")
+    ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted{band}")
     if counts is not None:
         ax.plot(x[shown], counts[shown] / n_cells, "o", color=OBSERVED, ms=4, label=f"observed ({n_cells} cells)")
-    ax.set(xlabel=EXPRESSION, ylabel="share of cells", title=gene, ylim=(0, None))
+    ax.set(xlabel=EXPRESSION, ylabel="share of cells", title=gene)
+    ax.set_ylim(0, 1.45 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
     return ax

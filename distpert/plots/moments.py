@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distpert.conformal import is_mean_only
 from distpert.datatree import observed_counts
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.plots.selection import check_moment, one_group
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+    from distpert.baselines.point import PointPrediction
+    from distpert.conformal import ConformalPrediction
     from distpert.histograms import Histograms
     from distpert.prediction import Prediction
+    from distpert.prior_prediction import PriorPrediction
 
 
 def plot_moments(
-    prediction: Prediction,
+    prediction: Prediction | PriorPrediction | PointPrediction | ConformalPrediction,
     adata: AnnData | Histograms,
     perturbation: str,
     *,
@@ -34,7 +38,7 @@ def plot_moments(
     Parameters
     ----------
     prediction
-        What was predicted.
+        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), of a baseline that predicts histograms, or conformal.
     adata
         Cells of the perturbation, or counted histograms of them in the bins of the fit.
     perturbation
@@ -60,18 +64,21 @@ def plot_moments(
     KeyError
         If the perturbation or context is none of those predicted.
     ValueError
-        If there is no such moment, or no cells.
+        If there is no such moment, or no cells, or the method predicts means alone, without intervals.
     """
     check_moment(moment)
+    if is_mean_only(prediction):
+        raise ValueError("this method predicts means alone, without intervals to plot: conformalise gives it some")
     one = one_group(prediction, perturbation, context)
     counts = observed_counts(one, adata).to_numpy().reshape(len(one.genes), -1)
     n_cells = int(counts[0].sum())
-    moments = histogram_moments(counts / n_cells, one.fit.centers.astype(float))
-    summary = one.summary(ci_prob, n_cells=n_cells)[moment]
+    moments = histogram_moments(counts / n_cells, one.training.centers.to_numpy())
+    summary = one.summary(ci_prob, n_cells=n_cells)
+    check_moment(moment, [str(name) for name in summary])
     shown = moments[1] > 0 if moment in MOMENTS[2:] else np.ones(len(one.genes), bool)
     observed = moments[MOMENTS.index(moment)][shown]
     median, lower, upper = (
-        summary.sel(statistic=name).to_numpy().reshape(-1)[shown] for name in ("median", "lower", "upper")
+        summary[moment].sel(statistic=name).to_numpy().reshape(-1)[shown] for name in ("median", "lower", "upper")
     )
     # Moments of cells that are all in one bin are predicted in single precision.
     slack = 1e-5 * (1 + np.abs(observed))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.plots.selection import check_known
+from distpert.labels import canonical_label
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
 from distpert.predictive_checks import posterior_p_value
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -96,6 +97,8 @@ def _one_group(check: xr.Dataset, perturbation: str | None, context: str | None)
     """Choose the perturbation and, where there are several, the context."""
     if context is not None and "context" not in check.dims:
         raise KeyError(f"the check has no contexts, so {context!r} cannot be chosen")
+    if perturbation is not None:
+        perturbation = canonical_label(perturbation, check.attrs["control"])
     which = {}
     for dim, name in (("perturbation", perturbation), ("context", context)):
         known = [str(label) for label in check[dim].to_numpy()] if dim in check.dims else []

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.baselines.training import TrainingShares
 from distpert.labels import canonical_label
 from distpert.moments import MOMENTS
-from distpert.symbols import nearest_symbols
+from distpert.predicted import Drawn, Predicted
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
-    from distpert.prediction import Prediction
+    from distpert.histograms import Histograms
 
-
-def check_known(name: str, known: Sequence[str], what: str) -> None:
-    """Refuse a name that is none of those predicted."""
-    if name not in known:
-        near = nearest_symbols(name, known)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise KeyError(f"{name!r} is none of the {what} predicted{hint}")
+    Given = TypeVar("Given", bound=Predicted)
 
 
 def check_moment(moment: str, known: Sequence[str] = MOMENTS) -> None:
@@ -27,7 +26,16 @@ def check_moment(moment: str, known: Sequence[str] = MOMENTS) -> None:
         raise ValueError(f"moment must be one of {', '.join(known)}, not {moment!r}")
 
 
-def chosen_context(prediction: Prediction, context: str | None) -> str:
+def check_draws(prediction: Predicted) -> None:
+    """Refuse what has no histograms, as conformal intervals."""
+    if not isinstance(prediction, Drawn):
+        raise TypeError(
+            f"plot_histogram and plot_shift take a prediction of a fit or of a baseline, not a "
+            f"{type(prediction).__name__}; plot_moments takes conformal intervals too"
+        )
+
+
+def chosen_context(prediction: Predicted, context: str | None) -> str:
     """Give the context to plot, which must be named where there are several."""
     if context is None:
         if len(prediction.contexts) > 1:
@@ -37,15 +45,14 @@ def chosen_context(prediction: Prediction, context: str | None) -> str:
     return str(context)
 
 
-def one_group(prediction: Prediction, perturbation: str, context: str | None) -> Prediction:
-    """Predict one perturbation in one context, with the same draws: the same seed gives them again."""
-    perturbation = canonical_label(perturbation, prediction.fit.histograms.control)
+def one_group(prediction: Given, perturbation: str, context: str | None) -> Given:
+    """Take one perturbation in one context out of a prediction, with the same draws."""
+    perturbation = canonical_label(perturbation, prediction.training.control)
     check_known(perturbation, prediction.perturbations, "perturbations")
     context = chosen_context(prediction, context)
-    return prediction.fit.predict(
-        [perturbation],
-        context=context if prediction.fit.histograms.context_key else None,
-        num_draws=prediction.num_draws,
-        seed=prediction.seed,
-        progress_bar=False,
-    )
+    return prediction._one_group(prediction.perturbations.index(perturbation), prediction.contexts.index(context))
+
+
+def control_histograms(training: Histograms, context: str) -> NDArray[np.float64]:
+    """Histograms (gene, bin) of the control cells of a context."""
+    return TrainingShares(training).control[training.contexts.index(context)]

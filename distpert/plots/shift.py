@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distpert.plots.selection import check_known, check_moment, chosen_context
+from distpert.moments import MOMENTS, histogram_moments
+from distpert.plots.selection import check_draws, check_moment, chosen_context, control_histograms
 from distpert.plots.style import MOMENT_LABELS, axes_or_new
+from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from distpert.baselines.point import PointPrediction
     from distpert.prediction import Prediction
+    from distpert.prior_prediction import PriorPrediction
 
 
 def plot_shift(
-    prediction: Prediction,
+    prediction: Prediction | PriorPrediction | PointPrediction,
     moment: str = "mean",
     *,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     num_genes: int = 30,
     context: str | None = None,
     ax: Axes | None = None,
@@ -30,11 +34,11 @@ def plot_shift(
     Parameters
     ----------
     prediction
-        What was predicted.
+        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or of a baseline.
     moment
         ``"mean"``, ``"variance"``, ``"skewness"`` or ``"kurtosis"`` (excess).
     genes
-        Which genes, in the order wanted.
+        Which gene or genes, in the order wanted.
     num_genes
         Without ``genes``: how many, those with the largest shift under any of the perturbations, largest first.
     context
@@ -45,7 +49,7 @@ def plot_shift(
     Returns
     -------
     Axes
-        Posterior median minus the moment of the control cells. Colours end at the 99 % quantile of absolute shifts
+        Predicted median minus the moment of the control cells. Colours end at the 99 % quantile of absolute shifts
         shown, so that a few large ones do not fade the others.
 
     Raises
@@ -54,23 +58,30 @@ def plot_shift(
         If a gene or the context is none of those predicted.
     ValueError
         If there is no such moment, or no gene is asked for.
+    TypeError
+        If the prediction is conformal: its intervals are of what so many cells show.
     """
+    check_draws(prediction)
     check_moment(moment)
     context = chosen_context(prediction, context)
+    if genes is not None:
+        genes = [genes] if isinstance(genes, str) else list(genes)
     for gene in genes or ():
         check_known(gene, prediction.genes, "genes")
     if (num_genes if genes is None else len(genes)) < 1:
         raise ValueError("give at least one gene to plot")
-    median = prediction.summary()[moment].sel(statistic="median", drop=True)
-    shift = median - prediction.fit.control_moments()[moment]
-    if "context" in shift.dims:
-        shift = shift.sel(context=context)
+    summary = prediction.summary()
+    check_moment(moment, [str(name) for name in summary])
+    median = summary[moment].sel(statistic="median", drop=True)
+    if "context" in median.dims:
+        median = median.sel(context=context)
+    training = prediction.training
+    of_control = histogram_moments(control_histograms(training, context), training.centers.to_numpy())
+    shift = median.transpose("perturbation", "gene") - of_control[MOMENTS.index(moment)]
     if genes is None:
-        largest = np.argsort(-np.abs(shift.transpose("perturbation", "gene").to_numpy()).max(axis=0), kind="stable")[
-            :num_genes
-        ]
+        largest = np.argsort(-np.abs(shift.to_numpy()).max(axis=0), kind="stable")[:num_genes]
         genes = [prediction.genes[gene] for gene in largest]
-    values = shift.sel(gene=list(genes)).transpose("perturbation", "gene").to_numpy()
+    values = shift.sel(gene=genes).to_numpy()
     reach = float(np.quantile(np.abs(values), 0.99)) or 1.0
 
     rows, columns = values.shape

@@ -66,6 +66,7 @@ def test_layout_is_that_of_the_model(small_fit):
     point = PointPrediction.from_probs(small_fit.histograms, labels, ("all",), random_probs((2, 1, 5, 15)))
     for left, right in (
         (point.histogram(), prediction.histogram()),
+        (point.histogram_interval(0.7, n_cells=4), prediction.histogram_interval(0.7, n_cells=4)),
         (point.moments(n_cells=4, num_draws=3), prediction.moments(n_cells=4)),
         (point.summary(0.7, n_cells=4), prediction.summary(0.7, n_cells=4)),
     ):
@@ -80,6 +81,16 @@ def test_histogram_is_the_same_for_every_loss(by_day):
     assert by_day.histogram("log").identical(by_day.histogram("wasserstein"))
     with pytest.raises(ValueError, match=r"loss must be 'log' or 'wasserstein', not 'w1'"):
         by_day.histogram("w1")
+
+
+def test_interval_of_bins(by_day):
+    exact = by_day.histogram_interval()
+    for statistic in ("median", "lower", "upper"):
+        np.testing.assert_allclose(exact.sel(statistic=statistic), by_day.probs, rtol=1e-6)
+    wide = by_day.histogram_interval(0.8, n_cells=40)
+    normal = 2 * 1.2816 * np.sqrt(by_day.probs * (1 - by_day.probs) / 40)  # of the multinomial's margins
+    width = wide.sel(statistic="upper") - wide.sel(statistic="lower")
+    assert float(width.mean()) == pytest.approx(normal.mean(), rel=0.1)
 
 
 def test_repr(by_day, mean_only):

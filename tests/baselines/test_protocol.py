@@ -26,6 +26,12 @@ def test_registry(name):
     assert isinstance(baseline, Baseline)
     assert baseline.name == name
     assert baseline == BASELINES[name]()
+    assert type(baseline).__name__ in repr(BASELINES[name])
+
+
+def test_registry_prints_what_it_holds():
+    assert repr(BASELINES["ridge"]) == "<makes Ridge() when called>"
+    assert repr(BASELINES["zero_inflated_gaussian"]) == "<makes TruncatedGaussian(zero_inflated=True) when called>"
 
 
 def test_names_load():
