@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # log1p of counts per 10,000 is at most log1p(1e4) = 9.2, of counts per million 13.8.
 LARGEST_LOG_VALUE = 15
 CHUNK_VALUES = 2**17
-MISSING_AS_TEXT = {"nan", "NaN", "None", "<NA>"}
+MISSING_AS_TEXT = {"nan", "NaN", "None", "<NA>", "NA"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +212,8 @@ def _read_perturbations(
         control = fallback_control
     if texts := [label for label in labels if (MISSING_AS_TEXT - {control}).intersection(genes_of(label))]:
         raise ValueError(
-            f"adata.obs[{key!r}] has the label {listed(map(repr, texts))}, which astype(str) makes of a missing "
-            "value. A missing label is neither a perturbation nor a control: leave these cells out, or use "
+            f"adata.obs[{key!r}] has the label {listed(map(repr, texts))}, which astype(str), or R, makes of a "
+            "missing value. A missing label is neither a perturbation nor a control: leave these cells out, or use "
             ".astype('string') instead, which keeps it missing"
         )
     canonical = [canonical_label(label, control) for label in labels]

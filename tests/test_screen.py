@@ -84,7 +84,7 @@ def test_cells_without_a_label_are_left_out(missing):
     assert screen.perturbation.tolist() == ["control", "", "A", "", "B", "control"]
 
 
-@pytest.mark.parametrize("text", ["nan", "NaN", "None", "<NA>", " nan", "A+nan"])
+@pytest.mark.parametrize("text", ["nan", "NaN", "None", "<NA>", "NA", " nan", "A+nan"])
 def test_the_text_of_a_missing_value_is_no_label(text):
     adata = make(labels=["control", text, "A", text, "B", "control"])
     with pytest.raises(
@@ -99,9 +99,9 @@ def test_a_gene_perturbed_twice_is_refused():
 
 
 def test_labels_that_only_resemble_a_missing_value():
-    labels = ["None", "NANOG", "NAN", "A+None", "NA", "None"]
+    labels = ["None", "NANOG", "NAN", "A+None", "NAT", "None"]
     assert read_screen(make(labels=labels), control="None").perturbation.tolist() == [
-        *("None", "NANOG", "NAN", "A", "NA", "None")
+        *("None", "NANOG", "NAN", "A", "NAT", "None")
     ]
 
 
