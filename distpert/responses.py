@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from distpert.embeddings import Embeddings
 from distpert.kernels import Kernel, kernel_between
+from distpert.labels import genes_of
 from distpert.unseen import KernelEigen, Unseen
 
 
@@ -61,7 +62,8 @@ class Responses:
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
         known = self.parameters["response"], self.parameters["response_scale"]
         mean, scale = self.unseen.told(*known, self.eigen, cross)
-        strengths = self.unseen.strengths_of(self.eigen, cross)
+        n_genes, new_n_genes = (np.array([len(genes_of(label)) for label in of]) for of in (self.perturbations, labels))
+        strengths = self.unseen.strengths_of(self.eigen, cross, n_genes, new_n_genes)
         return dict(zip(labels, zip(mean, scale, strengths, strict=True), strict=True))
 
     def _posterior(self, name: str, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distpert.gaussian_process import explained_variance, leave_one_out, predict_normal
 
 TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
 SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
+SHRINK_LABELS = 5  # labels' worth of the mean of all that a mean by number of genes is shrunk towards
 
 
 def tempering(
@@ -88,16 +89,19 @@ def expected_strengths(
     eigenvalues: Float[np.ndarray, " perturbation"],
     eigenvectors: Float[np.ndarray, "perturbation perturbation"],
     cross: Float[np.ndarray, "new perturbation"],
+    n_genes: Int[np.ndarray, " perturbation"],
+    new_n_genes: Int[np.ndarray, " new"],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r"""Strengths that embeddings tell, by a Gaussian process on their logarithms.
 
-    Relatives of genes that do much tend to do much themselves. With the kernel K of the responses, and the share
-    :math:`\rho` that has the greatest marginal likelihood,
+    Relatives of genes that do much tend to do much themselves, and pairs more than single genes. With the kernel K of
+    the responses, and the share :math:`\rho` that has the greatest marginal likelihood,
 
-    .. math:: \frac{\log s - m}{d} \sim \mathrm{Normal}(0, C), \qquad C = \rho K + (1 - \rho) I
+    .. math:: \frac{\log s_p - m_{|p|}}{d} \sim \mathrm{Normal}(0, C), \qquad C = \rho K + (1 - \rho) I
 
-    for the mean m and standard deviation d of the logarithms. What is expected is the exponential of the conditional
-    mean (Rasmussen & Williams 2006, eq. 2.25, and eq. 5.12 for the one without itself).
+    for the mean m of labels with as many genes, shrunk towards that of all by `SHRINK_LABELS`, and the standard
+    deviation d about it. What is expected is the exponential of the conditional mean (Rasmussen & Williams 2006,
+    eq. 2.25, and eq. 5.12 for the one without itself).
 
     Parameters
     ----------
@@ -107,6 +111,8 @@ def expected_strengths(
         Of the kernel between training perturbations; its diagonal is one.
     cross
         (new, perturbation) kernel between new and training perturbations.
+    n_genes, new_n_genes
+        (perturbation,) and (new,) numbers of genes perturbed.
 
     Returns
     -------
@@ -114,11 +120,18 @@ def expected_strengths(
         (perturbation,) what the others tell of each; (new,) what all tell of new ones.
     """
     logs = np.log(strengths)
-    spread = logs.std()
-    if spread == 0:
-        return strengths.copy(), np.full(len(cross), strengths[0])
-    standardised = (logs - logs.mean())[:, None] / spread
+    overall = logs.mean()
+
+    def mean_of(number: int) -> float:
+        alike = logs[n_genes == number]
+        return float((alike.sum() + SHRINK_LABELS * overall) / (len(alike) + SHRINK_LABELS))
+
+    mean, new_mean = (np.array([mean_of(number) for number in numbers]) for numbers in (n_genes, new_n_genes))
+    spread = (logs - mean).std()
+    if spread < 1e-9:  # nothing but rounding
+        return np.exp(mean), np.exp(new_mean)
+    standardised = (logs - mean)[:, None] / spread
     share, _ = explained_variance(standardised, eigenvalues, eigenvectors)
     left_out, _ = leave_one_out(share, eigenvalues, eigenvectors, standardised)
     new, _ = predict_normal(share, eigenvalues, eigenvectors, cross, standardised, np.zeros_like(standardised))
-    return np.exp(logs.mean() + spread * left_out[:, 0]), np.exp(logs.mean() + spread * new[:, 0])
+    return np.exp(mean + spread * left_out[:, 0]), np.exp(new_mean + spread * new[:, 0])

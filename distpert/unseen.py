@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distpert.gaussian_process import explained_variance, leave_one_out, predict_normal
@@ -123,10 +123,14 @@ class Unseen(NamedTuple):
         return self.origin + strengths[chosen, None] * (mean + scale * residual)
 
     def strengths_of(
-        self, kernel: KernelEigen, cross: Float[np.ndarray, "new perturbation"]
+        self,
+        kernel: KernelEigen,
+        cross: Float[np.ndarray, "new perturbation"],
+        n_genes: Int[np.ndarray, " perturbation"],
+        new_n_genes: Int[np.ndarray, " new"],
     ) -> Float[np.ndarray, "new perturbation"]:
-        """Strengths that unseen perturbations may have: what the embedding tells, times how far each other was off."""
-        left_out, new = expected_strengths(self.strength, *kernel, cross)
+        """Strengths that unseen perturbations may have: those expected, times how far each of the others was off."""
+        left_out, new = expected_strengths(self.strength, *kernel, cross, n_genes, new_n_genes)
         return new[:, None] * (self.strength / left_out)
 
 

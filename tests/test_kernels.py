@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from distpert.embeddings import Embeddings
-from distpert.kernels import LENGTH_SCALES, Kernel, choose_kernel, distances, kernel_between
+from distpert.kernels import (
+    LENGTH_SCALES,
+    SHARED,
+    Kernel,
+    choose_kernel,
+    distances,
+    genes_in_common,
+    kernel_between,
+)
 
 
 def some_embeddings(n, dims=2, seed=0):
@@ -110,3 +118,43 @@ def test_embeddings_that_tell_nothing_apart():
     # Some equal ones do no harm.
     kernel, *_ = choose_kernel(same, ["A", "B", "C", "D"], np.eye(4)[:, :2])
     assert kernel.length_scale > 0
+
+
+def test_genes_in_common_by_loop():
+    left, right = ["A", "A+B", "C+D"], ["B+A", "A", "A+E", "F"]
+    for label, row in zip(left, genes_in_common(left, right), strict=True):
+        for other, value in zip(right, row, strict=True):
+            genes, others = set(label.split("+")), set(other.split("+"))
+            np.testing.assert_allclose(value, len(genes & others) / np.sqrt(len(genes) * len(others)))
+
+
+def test_kernel_of_shared_genes():
+    embeddings = some_embeddings(4)
+    labels = ["G0", "G1", "G0+G1", "G1+G2", "G0+NEW"]
+    plain, mixed = (kernel_between(labels, labels, embeddings, Kernel(1.3, 2.0, weight)) for weight in (0, 0.4))
+    expected = 0.6 * plain + 0.4 * genes_in_common(labels, labels)
+    np.testing.assert_allclose(mixed[:4, :4], expected[:4, :4])
+    np.testing.assert_array_equal(mixed[4], 0)  # of a gene without an embedding nothing is told, whatever it shares
+    assert np.linalg.eigvalsh(mixed[:4, :4]).min() > 0
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.6])
+def test_choice_of_the_weight_of_shared_genes(truth):
+    rng = np.random.default_rng(3)
+    embeddings = some_embeddings(40, dims=8)
+    pairs = rng.choice(40, (60, 2))
+    labels = [*embeddings.genes, *sorted({f"G{min(a, b)}+G{max(a, b)}" for a, b in pairs if a != b})]
+    far = distances(embeddings.of(labels), embeddings.of(labels))
+    kernel = Kernel(0.7 * np.median(far[far > 0]), 2.0, truth)
+    covariance = 0.9 * kernel_between(labels, labels, embeddings, kernel) + 0.1 * np.eye(len(labels))
+    response = np.linalg.cholesky(covariance) @ rng.normal(size=(len(labels), 12))
+    chosen, *_ = choose_kernel(embeddings, labels, response)
+    assert chosen.shared in SHARED
+    assert abs(chosen.shared - truth) <= 0.15
+    assert chosen.length_scale == pytest.approx(kernel.length_scale, rel=0.45)
+
+
+def test_genes_that_no_two_labels_share_have_no_weight():
+    embeddings = some_embeddings(12)
+    labels = [*embeddings.genes[:8], "G8+G9", "G10+G11"]
+    assert choose_kernel(embeddings, labels, np.random.default_rng(0).normal(size=(10, 3)))[0].shared == 0

@@ -7,6 +7,7 @@ from scipy.stats import multivariate_normal, norm
 
 from distpert.gaussian_process import explained_variance
 from distpert.strengths import (
+    SHRINK_LABELS,
     SLOPE_SCALE,
     TEMPER,
     expected_strengths,
@@ -14,6 +15,8 @@ from distpert.strengths import (
     left_out_strengths,
     tempering,
 )
+
+ONE = np.ones(40, int)  # all single genes
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +101,7 @@ def test_strengths_are_found_again():
 def test_expected_strengths_are_those_of_the_conditional_normal(relatives):
     strengths, kernel, cross, _ = relatives
     values, vectors = np.linalg.eigh(kernel)
-    left_out, new = expected_strengths(strengths, values, vectors, cross)
+    left_out, new = expected_strengths(strengths, values, vectors, cross, ONE, ONE[: len(cross)])
     logs = np.log(strengths)
     z = (logs - logs.mean()) / logs.std()
     share = float(explained_variance(z[:, None], values, vectors)[0][0])
@@ -113,18 +116,33 @@ def test_expected_strengths_are_those_of_the_conditional_normal(relatives):
 
 def test_relatives_tell_strength(relatives):
     strengths, kernel, cross, truth = relatives
-    left_out, new = expected_strengths(strengths, *np.linalg.eigh(kernel), cross)
+    left_out, new = expected_strengths(strengths, *np.linalg.eigh(kernel), cross, ONE, ONE[: len(cross)])
     assert np.corrcoef(np.log(left_out), np.log(strengths))[0, 1] > 0.4
     assert np.corrcoef(np.log(new), np.log(truth))[0, 1] > 0.4
 
 
 def test_far_from_all_it_is_that_of_any(relatives):
     strengths, kernel, _, _ = relatives
-    _, new = expected_strengths(strengths, *np.linalg.eigh(kernel), np.zeros((2, 40)))
+    _, new = expected_strengths(strengths, *np.linalg.eigh(kernel), np.zeros((2, 40)), ONE, ONE[:2])
     np.testing.assert_allclose(new, np.exp(np.log(strengths).mean()))
 
 
 def test_equal_strengths_stay():
-    left_out, new = expected_strengths(np.full(4, 1.5), *np.linalg.eigh(np.eye(4)), np.zeros((3, 4)))
-    assert left_out.tolist() == [1.5] * 4
-    assert new.tolist() == [1.5] * 3
+    numbers = np.array([1, 1, 2, 1])
+    eigen = np.linalg.eigh(np.eye(4))
+    left_out, new = expected_strengths(np.full(4, 1.5), *eigen, np.zeros((3, 4)), numbers, numbers[1:])
+    np.testing.assert_allclose(left_out, 1.5)
+    np.testing.assert_allclose(new, 1.5)
+
+
+def test_pairs_are_expected_to_do_as_pairs_do(relatives):
+    strengths, kernel, *_ = relatives
+    numbers = np.repeat([1, 2], [25, 15])
+    stronger = strengths * np.where(numbers == 2, 3.0, 1.0)
+    options = {"n_genes": numbers, "new_n_genes": np.array([1, 2, 3])}
+    _, far = expected_strengths(stronger, *np.linalg.eigh(kernel), np.zeros((3, 40)), **options)
+    logs = np.log(stronger)
+    groups = [logs[numbers == n] for n in (1, 2)]
+    shrunk = [(of.sum() + SHRINK_LABELS * logs.mean()) / (len(of) + SHRINK_LABELS) for of in groups]
+    np.testing.assert_allclose(np.log(far), [*shrunk, logs.mean()])  # of triples nothing is known but the mean of all
+    assert far[1] > 1.5 * far[0]

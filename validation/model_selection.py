@@ -188,7 +188,7 @@ def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return left @ right.T
 
 
-def typical(values: np.ndarray, eigenvalues: np.ndarray, eigenvectors: np.ndarray, cross: np.ndarray) -> tuple:
+def typical(values: np.ndarray, eigenvalues: np.ndarray, eigenvectors: np.ndarray, cross: np.ndarray, *_) -> tuple:
     """Expect of each the geometric mean."""
     mean = np.exp(np.log(values).mean())
     return np.full(len(values), mean), np.full(len(cross), mean)
