@@ -379,6 +379,21 @@ def test_variants_change_what_they_say(scripts, small):
     assert again.tilts.any()
 
 
+def test_variants_of_what_pairs_share(scripts, small):
+    selection, adata = scripts["model_selection"], small.adata.copy()
+    pairs = {"GENE1": "GENE0+GENE1", "GENE3": "GENE2+GENE3", "GENE5": "GENE4+GENE0"}
+    adata.obs["perturbation"] = [pairs.get(label, label) for label in adata.obs["perturbation"]]
+    histograms, embeddings = distpert.count_histograms(adata), distpert.embeddings.as_embeddings(small.embeddings)
+
+    def response(**changes):
+        model = selection.Changed(num_draws=5, **changes).fit(histograms, embeddings)
+        assert changes.get("shared", True) or model.result.fitted.kernel.shared == 0
+        return model.predict("GENE2+GENE0").response
+
+    assert (response(by_number=False) != response()).any()
+    assert np.isfinite(response(shared=False)).all()
+
+
 # -------------------------------------------------------------------------------------------------------- calibration
 
 

@@ -45,7 +45,9 @@ class Changed:
     ``tilts`` perturbed genes are as other genes; ``temper`` is how much of their length is divided out of responses;
     without ``slope`` it is one; without ``strengths`` the responses of unseen perturbations are normal; with
     ``strengths`` of ``"any"`` they do not follow the embedding; ``smoothing`` is how much of a residual is normal;
-    without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing.
+    without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing; without
+    ``shared`` labels have no more in common for sharing genes; without ``by_number`` pairs are expected to be as strong
+    as single genes are.
     """
 
     num_draws: int
@@ -60,6 +62,8 @@ class Changed:
     strengths: bool | str = True
     smoothing: float = unseen.SMOOTHING
     null: bool = True
+    shared: bool = True
+    by_number: bool = True
 
     def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> "ChangedFit":
         with self.made():
@@ -99,6 +103,10 @@ class Changed:
             if self.strengths == "any":
                 change(unseen, "expected_strengths", typical)
             change(unseen, "SMOOTHING", self.smoothing)
+            if not self.shared:
+                change(kernels, "SHARED", kernels.SHARED[:1])
+            if not self.by_number:
+                change(strengths, "SHRINK_LABELS", 1e9)
             if not self.null:
                 change(fitted, "null_response", lambda common, loading, *_: np.zeros(len(loading)))
             yield
@@ -178,14 +186,17 @@ def with_linear(kernel_between: Callable, share: float) -> Callable:
 
     def between(left, right, embeddings, kernel):
         rough = kernel_between(left, right, embeddings, kernel)
-        return (1 - share) * rough + share * kernel_between(left, right, embeddings, cosine)
+        return (1 - share) * rough + share * kernel_between(left, right, embeddings, Cosine(1.0))
 
     return between
 
 
-def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    left, right = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (left, right))
-    return left @ right.T
+class Cosine(Kernel):
+    """A linear kernel on embeddings of length one."""
+
+    def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        left, right = (array / np.linalg.norm(array, axis=1, keepdims=True) for array in (left, right))
+        return left @ right.T
 
 
 def typical(values: np.ndarray, eigenvalues: np.ndarray, eigenvectors: np.ndarray, cross: np.ndarray, *_) -> tuple:
@@ -240,6 +251,8 @@ def variants(num_draws: int) -> list[tuple[str, Distpert | Changed]]:
         ("2-directions-along-bins", Changed(num_draws=num_draws, basis=2)),
         ("4-directions-along-bins", Changed(num_draws=num_draws, basis=4)),
         ("0.7-of-cells-respond", Changed(num_draws=num_draws, penetrance=0.7)),
+        ("shared-genes-do-not-count", Changed(num_draws=num_draws, shared=False)),
+        ("pairs-as-strong-as-single-genes", Changed(num_draws=num_draws, by_number=False)),
         ("untempered", Changed(num_draws=num_draws, temper=0.0)),
         ("tempered-to-directions", Changed(num_draws=num_draws, temper=1.0)),
         ("slope=1", Changed(num_draws=num_draws, slope=False)),
