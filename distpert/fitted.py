@@ -71,6 +71,8 @@ class Fit:
         histograms, key = self.histograms, self.histograms.context_key
         measured = sum(bool(self.targets(label)) for label in self.perturbations)
         stopped = "by its stopping rule" if self.converged else "at the last epoch allowed"
+        shared = f" or the genes that labels share (weight {self.kernel.shared:g})"
+        followed = f"embedding{shared if self.kernel.shared else ''}"
         rows = [
             (
                 "training",
@@ -82,7 +84,7 @@ class Fit:
             (
                 "response",
                 f"{self.parameters.sizes['factor']} factors; of their variance {self.explained_share:.0%} follows the "
-                f"embedding, {self.predictable_share:.0%} can be told for a perturbation left out",
+                f"{followed}, {self.predictable_share:.0%} can be told for a perturbation left out",
             ),
             (
                 "loss",
@@ -113,7 +115,7 @@ class Fit:
 
     @property
     def explained_share(self) -> float:
-        """Share of the variance of latent responses that follows the embedding, ρ in the model.
+        """Share of the variance of latent responses that follows the kernel on embeddings, ρ in the model.
 
         Of responses as they are. Unseen ones are told from tempered responses, whose shares are a little different
         (`distpert.unseen`).

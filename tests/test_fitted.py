@@ -1,5 +1,7 @@
 """A fit: what it says of itself, and what `predict` takes and refuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,9 @@ def test_repr_tells_what_was_fitted(fitted, context_fit):
     assert f"{fitted.explained_share:.0%}" in text
     assert "constant genes" not in text
     assert "context: context0, context1" in repr(context_fit)
+    assert "share" not in text
+    pairs = replace(fitted, kernel=replace(fitted.kernel, shared=0.35))
+    assert "follows the embedding or the genes that labels share (weight 0.35)," in repr(pairs)
 
 
 def test_facts(fitted, context_fit):
