@@ -115,7 +115,7 @@ class Fit:
 
     @property
     def explained_share(self) -> float:
-        """Share of the variance of latent responses that follows the kernel on embeddings, ρ in the model.
+        """Share of the variance of latent responses that follows the kernel, ρ in the model.
 
         Of responses as they are. Unseen ones are told from tempered responses, whose shares are a little different
         (`distpert.unseen`).

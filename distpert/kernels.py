@@ -78,12 +78,11 @@ def kernel_between(
 
 def genes_in_common(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
     """Cosine (m, n) of the sets of genes of two labels: their number in common, by the root of the product of both."""
-    position = {
-        gene: i for i, gene in enumerate(sorted({gene for label in (*left, *right) for gene in genes_of(label)}))
-    }
+    names = sorted({gene for label in (*left, *right) for gene in genes_of(label)})
+    position = {gene: i for i, gene in enumerate(names)}
 
     def members(labels: Sequence[str]) -> NDArray[np.float64]:
-        found = np.zeros((len(labels), len(position)))
+        found = np.zeros((len(labels), len(names)))
         for row, label in zip(found, labels, strict=True):
             genes = genes_of(label)
             row[[position[gene] for gene in genes]] = 1 / np.sqrt(len(genes))
@@ -97,8 +96,8 @@ def choose_kernel(
 ) -> tuple[Kernel, NDArray, NDArray, NDArray]:
     """Kernel whose settings have the greatest marginal likelihood for given responses.
 
-    Length scale and power are chosen together. Where training labels share genes, the weight of these is chosen next,
-    and length scale and power once more.
+    Length scale and power are chosen together. Where training labels with an embedding share genes, the weight of these
+    is chosen next, and length scale and power once more.
 
     Parameters
     ----------
@@ -115,7 +114,8 @@ def choose_kernel(
         The kernel; (perturbation,) and (perturbation, perturbation) of its matrix between the perturbations; and the
         share of each factor's variance that it explains, (factor,).
     """
-    known = embeddings.of([label for label in perturbations if embeddings.has(label)])
+    labels = [label for label in perturbations if embeddings.has(label)]
+    known = embeddings.of(labels)
     gaps = distances(known, known)[np.triu_indices(len(known), 1)]
     if not gaps.any():
         raise ValueError("all training perturbations have the same embedding: it cannot tell them apart")
@@ -132,7 +132,8 @@ def choose_kernel(
 
     shapes = [Kernel(float(scale * typical), power) for scale, power in product(LENGTH_SCALES, POWERS)]
     best = max(shapes, key=evidence)
-    if any("+" in label for label in perturbations) and np.triu(genes_in_common(perturbations, perturbations), 1).any():
+    genes = [gene for label in labels for gene in genes_of(label)]
+    if len(set(genes)) < len(genes):  # labels differ, so that a gene that is there twice is shared
         best = max((replace(best, shared=weight) for weight in SHARED), key=evidence)
         best = max((replace(shape, shared=best.shared) for shape in shapes), key=evidence)
     eigenvalues, eigenvectors = diagonalised(best)

@@ -156,5 +156,6 @@ def test_choice_of_the_weight_of_shared_genes(truth):
 
 def test_genes_that_no_two_labels_share_have_no_weight():
     embeddings = some_embeddings(12)
-    labels = [*embeddings.genes[:8], "G8+G9", "G10+G11"]
-    assert choose_kernel(embeddings, labels, np.random.default_rng(0).normal(size=(10, 3)))[0].shared == 0
+    # G0 is shared with a label that has no embedding, which tells nothing of others.
+    labels = [*embeddings.genes[:8], "G8+G9", "G10+G11", "G0+NEW"]
+    assert choose_kernel(embeddings, labels, np.random.default_rng(0).normal(size=(11, 3)))[0].shared == 0
