@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -11,6 +12,9 @@ from numpyro import distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import validate_sample
+
+# Left to itself, JAX multiplies matrices on recent GPUs in TensorFloat-32, which has ten bits after the point.
+PRECISION = jax.lax.Precision.HIGHEST
 
 
 class KernelNormal(dist.Distribution):
@@ -51,8 +55,9 @@ class KernelNormal(dist.Distribution):
     def expected_log_prob(self, mean: Array, variance: Array) -> Array:
         """E log p(x) for independent x_i ~ Normal(mean_i, variance_i), both (..., n)."""
         spectrum = self.spectrum
-        rotated = mean @ self.eigenvectors
-        precision = (1 / spectrum) @ (self.eigenvectors**2).T  # diagonal of the inverse covariance
+        rotated = jnp.matmul(mean, self.eigenvectors, precision=PRECISION)
+        # Diagonal of the inverse covariance.
+        precision = jnp.matmul(1 / spectrum, (self.eigenvectors**2).T, precision=PRECISION)
         quadratic = (rotated**2 / spectrum).sum(-1) + (variance * precision).sum(-1)
         return -0.5 * (quadratic + jnp.log(spectrum).sum(-1) + spectrum.shape[-1] * np.log(2 * np.pi))
 
@@ -64,7 +69,7 @@ class KernelNormal(dist.Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw (..., n)."""
         noise = dist.Normal().sample(key, sample_shape + self.batch_shape + self.event_shape)
-        return (noise * jnp.sqrt(self.spectrum)) @ self.eigenvectors.T
+        return jnp.matmul(noise * jnp.sqrt(self.spectrum), self.eigenvectors.T, precision=PRECISION)
 
 
 @kl_divergence.register(dist.Independent, KernelNormal)

@@ -11,7 +11,7 @@ import numpyro
 from jax import Array
 from numpyro import distributions as dist
 
-from distpert.gaussian_process import KernelNormal
+from distpert.gaussian_process import PRECISION, KernelNormal
 from distpert.likelihood import DirichletCategorical
 
 Data: TypeAlias = Array | np.ndarray
@@ -84,11 +84,11 @@ def shifted_logits(
     bin); ``response`` (perturbation, factor); ``on_target`` (perturbation, tilt). Returns (group, gene, bin).
     """
     base = jnp.asarray(design.log_control) + common
-    logits = base[context] + jnp.tensordot(response[perturbation], loading, axes=1)
+    logits = base[context] + jnp.tensordot(response[perturbation], loading, axes=1, precision=PRECISION)
     targets = design.targets[perturbation]
     padded = jnp.pad(design.tilts, ((0, 0), (0, 1), (0, 0), (0, 0)))  # zero for a target that is not measured
     tilts = padded[context[:, None], targets]
-    tilt = jnp.einsum("rj,rtjb->rtb", on_target[perturbation], tilts)
+    tilt = jnp.einsum("rj,rtjb->rtb", on_target[perturbation], tilts, precision=PRECISION)
     return logits.at[jnp.arange(len(targets))[:, None], targets].add(tilt, mode="drop")
 
 

@@ -242,3 +242,26 @@ def test_settings_that_make_no_sense(name, value, message):
 def test_settings_explain_themselves_and_are_hashable():
     assert "batch_size=64" in repr(Optimisation())
     assert hash(Optimisation()) == hash(Optimisation())
+
+
+def products_of(jaxpr):
+    """Precision of every product of matrices in a program, those in loops and functions it calls included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation.params["precision"]
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from products_of(inner)
+
+
+def test_products_are_in_full_precision():
+    # Recent GPUs would take TensorFloat-32, and predictions then differ from those of a CPU.
+    design, groups, start = small_screen()
+    compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
+    initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+    state = compiled.init(jax.random.key(0), design, groups, initial)
+    program = jax.make_jaxpr(compiled.epoch)(state, jax.random.key(1), design, groups, initial)
+    found = list(products_of(program.jaxpr))
+    assert len(found) >= 6  # forwards and backwards
+    assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
