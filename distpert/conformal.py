@@ -204,7 +204,8 @@ def conformalise(
     calibrating
         The same fitted method's prediction of other perturbations that it was not fitted to.
     adata
-        Cells of these, or histograms of them in the bins of the training.
+        Cells of these, or histograms of them in the bins of the training. Groups of a single cell, which has no variance,
+        skewness or kurtosis, are left out, but for a method that predicts means alone.
     scaled
         Whether to divide residuals by the predicted standard deviation.
 
@@ -238,8 +239,11 @@ def conformalise(
         raise ValueError("this method predicts means alone, without a standard deviation: pass scaled=False")
     observed = observed_cells(calibrating.training, adata, calibrating.perturbations, calibrating.contexts)
     counts, n_cells = observed["counts"].to_numpy(), observed["n_cells"].to_numpy()
-    if absent := [label for label, n in zip(calibrating.perturbations, n_cells.sum(axis=1), strict=True) if not n]:
-        raise ValueError(f"no cells to calibrate with for {listed(absent)}")
+    # One cell has a mean and no other moment, so that there is nothing to be off.
+    counted = n_cells > (0 if mean_only else 1)
+    if absent := [label for label, n in zip(calibrating.perturbations, counted.sum(axis=1), strict=True) if not n]:
+        few = "no" if mean_only else "fewer than two"
+        raise ValueError(f"{few} cells to calibrate with for {listed(absent)}, in any context: leave them out")
     centers = calibrating.training.centers.to_numpy()
 
     def scores_of(block: Block) -> NDArray[np.float64]:
@@ -252,7 +256,7 @@ def conformalise(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(residual == 0, 0, residual / scale)
 
-    todo = [block for block in blocks(*counts.shape[:3]) if n_cells[block.perturbation, block.context]]
+    todo = [block for block in blocks(*counts.shape[:3]) if counted[block.perturbation, block.context]]
     scores, owner = [], []
     for block, values in map_blocks(scores_of, todo):
         scores.append(values)

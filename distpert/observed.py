@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distpert.histograms import Histograms, count_histograms
+from distpert.labels import listed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,6 +59,36 @@ def observed_cells(
 
     coords = {"perturbation": list(perturbations), "context": list(contexts), "gene": list(training.genes)}
     return xr.Dataset(groups, coords=coords)
+
+
+def warn_of_training_cells(training: Histograms, observed: xr.Dataset) -> None:
+    """Name perturbations whose observed cells, laid out by `observed_cells`, are those of the training.
+
+    Warns
+    -----
+    UserWarning
+        For the caller's caller: what is measured on such cells is how well a model fits, not how well it predicts.
+    """
+    groups = training.dataset
+    names = zip(groups["perturbation"].to_numpy(), groups["context"].to_numpy(), strict=True)
+    fitted = dict(zip(names, groups["counts"].to_numpy(), strict=True))
+    n_cells, counts = observed["n_cells"].to_numpy(), observed["counts"].to_numpy()
+    contexts = observed["context"].to_numpy().tolist()
+    same = [
+        label
+        for p, label in enumerate(observed["perturbation"].to_numpy().tolist())
+        if any(
+            n_cells[p, c] and (label, context) in fitted and np.array_equal(counts[p, c], fitted[label, context])
+            for c, context in enumerate(contexts)
+        )
+    ]
+    if same:
+        warnings.warn(
+            f"the cells of {listed(same)} are those of the training: this tells how well the model fits them, not how "
+            "well it predicts; leave them out of the training, as cross_validate does",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _check_same_bins(histograms: Histograms, training: Histograms) -> None:

@@ -18,7 +18,7 @@ from distpert.group_calibration import Forecast, Grid, calibrate_groups
 from distpert.kernels import distances
 from distpert.labels import listed
 from distpert.moments import MOMENTS
-from distpert.observed import observed_cells
+from distpert.observed import observed_cells, warn_of_training_cells
 from distpert.prediction import Prediction
 from distpert.resampling import quantile_strata
 
@@ -111,7 +111,8 @@ def calibration(
     Warns
     -----
     UserWarning
-        If the mean Cramér distance is not above 0, so that there is no ``selective_risk``.
+        If the mean Cramér distance is not above 0, so that there is no ``selective_risk``; names perturbations whose
+        cells are those of the training.
 
     Notes
     -----
@@ -127,6 +128,7 @@ def calibration(
     n_cells = observed["n_cells"].to_numpy()
     if absent := [name for name, n in zip(prediction.perturbations, n_cells.sum(axis=1), strict=True) if not n]:
         raise ValueError(f"no cells to calibrate with for {listed(absent)}: predict only what the data have")
+    warn_of_training_cells(training, observed)
     rows = [training.contexts.index(context) for context in prediction.contexts]
     shares = TrainingShares(training)
     control, n_control = shares.control[rows], shares.n_control[rows]

@@ -15,7 +15,7 @@ from distpert.design import target_indices
 from distpert.group_scores import Answers, Cells, Scale, average_scores, ceiling_scores, gene_scores
 from distpert.labels import listed
 from distpert.moments import MOMENTS
-from distpert.observed import observed_cells
+from distpert.observed import observed_cells, warn_of_training_cells
 from distpert.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ def score(
     KeyError
         If genes or columns of the training are not in ``adata``.
 
+    Warns
+    -----
+    UserWarning
+        Names perturbations whose cells are those of the training, so that scores say how well these are fitted.
+
     Notes
     -----
     A ceiling is what one half of the held-out cells scores against the other half, averaged over both directions. It
@@ -132,6 +137,7 @@ def score(
     observed = observed_cells(training, adata, prediction.perturbations, prediction.contexts)
     n_cells = observed["n_cells"].to_numpy()
     _check_cells(prediction, n_cells)
+    warn_of_training_cells(training, observed)
     counts, outside = observed["counts"].to_numpy(), observed["out_of_range"].to_numpy()
     scales = _scales(training, prediction.contexts)
     answers_of = _answers(prediction, n_cells)

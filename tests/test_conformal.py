@@ -6,7 +6,7 @@ import pytest
 import distpert
 from distpert.baselines.point import PointPrediction
 from distpert.conformal import ConformalPrediction, conformalise
-from distpert.histograms import count_histograms
+from distpert.histograms import Histograms, count_histograms
 from distpert.moments import MOMENTS
 
 
@@ -205,13 +205,38 @@ def test_histograms_need_a_number_of_cells(conformal):
         conformal.summary(0.5)
 
 
+def with_one_cell(histograms, label, context=None):
+    """The same, with but the first cell of a perturbation, in one context or in all."""
+    dataset = histograms.dataset.copy(deep=True)
+    chosen = (dataset["perturbation"] == label) & (dataset["context"] == (context or dataset["context"]))
+    for row in np.flatnonzero(chosen):
+        counts = dataset["counts"].to_numpy()[row]
+        dataset["counts"][row] = np.arange(counts.shape[1]) == (counts > 0).argmax(axis=1)[:, None]
+        dataset["n_cells"][row] = 1
+    return Histograms(dataset)
+
+
+def test_a_group_of_one_cell_does_not_calibrate(histograms, training):
+    few = with_one_cell(histograms, "GENE3", "context0")
+    ours = conformalise(predict(training, TEST), predict(training, CALIBRATING), few)
+    without = few.dataset.isel(group=~((few.dataset["n_cells"] == 1).to_numpy()))
+    expected = conformalise(predict(training, TEST), predict(training, CALIBRATING), Histograms(without))
+    np.testing.assert_array_equal(ours.scores, expected.scores)
+    np.testing.assert_array_equal(ours.weights, expected.weights)
+    # A mean it has.
+    means = [predict(training, labels, means_only=True) for labels in (TEST, CALIBRATING)]
+    assert conformalise(*means, few, scaled=False).scores.shape[1] == ours.scores.shape[1] + 5
+
+
 def test_what_cannot_calibrate(histograms, training):
     prediction = predict(training, TEST)
     with pytest.raises(ValueError, match="GENE8 cannot calibrate: they are to be predicted"):
         conformalise(prediction, predict(training, ("GENE8", "GENE3")), histograms)
     with pytest.raises(ValueError, match="GENE1 cannot calibrate: they were in training"):
         conformalise(prediction, predict(training, ("GENE1", "GENE3")), histograms)
-    with pytest.raises(ValueError, match="no cells to calibrate with for NOBODY"):
+    with pytest.raises(ValueError, match="fewer than two cells to calibrate with for NOBODY"):
         conformalise(prediction, predict(training, ("NOBODY", "GENE3")), histograms)
+    with pytest.raises(ValueError, match="fewer than two cells to calibrate with for GENE3"):
+        conformalise(prediction, predict(training, ("GENE3", "GENE4")), with_one_cell(histograms, "GENE3"))
     with pytest.raises(ValueError, match="training differs"):
         conformalise(prediction, predict(histograms.select(["GENE0"]), CALIBRATING), histograms)

@@ -158,7 +158,9 @@ def test_distance_from_the_nearest_training_perturbation(context_fit, held_out):
     (near, *_) = context_fit.perturbations
     unseen = sorted(set(context_fit.embeddings.genes) - set(context_fit.perturbations))[0]
     cells = count_histograms_of(held_out, near, unseen)
-    found = calibration(context_fit.predict([near, unseen], num_draws=5, progress_bar=False), cells, **OPTIONS)
+    with pytest.warns(UserWarning, match=f"the cells of {near} are those of the training") as caught:
+        found = calibration(context_fit.predict([near, unseen], num_draws=5, progress_bar=False), cells, **OPTIONS)
+    assert caught[0].filename == __file__
     vectors = context_fit.embeddings.of([unseen, *context_fit.perturbations]).astype(float)
     expected = np.sqrt(((vectors[1:] - vectors[0]) ** 2).sum(axis=1)).min()
     np.testing.assert_allclose(found["distance"], [0, expected], rtol=1e-5)

@@ -198,6 +198,19 @@ def test_undefined_moments_are_left_out(table, genes):
 # ------------------------------------------------------------------------------------------- the model's own prediction
 
 
+def test_cells_of_the_training_are_named(fitted, screen):
+    adata, labels = screen.adata, list(fitted.perturbations[:2])
+    prediction = fitted.predict(labels, num_draws=5, progress_bar=False)
+    with pytest.warns(UserWarning, match=f"the cells of {labels[0]}, {labels[1]} are those of the training") as caught:
+        score(prediction, adata, ceilings=False)
+    assert caught[0].filename == __file__
+    first = {label: np.flatnonzero(adata.obs["perturbation"] == label)[0] for label in labels}
+    with pytest.warns(UserWarning, match=f"the cells of {labels[1]} are those of the training"):
+        score(prediction, adata[np.arange(adata.n_obs) != first[labels[0]]], ceilings=False)
+    score(prediction, adata[~np.isin(np.arange(adata.n_obs), list(first.values()))], ceilings=False)
+
+
+@pytest.mark.filterwarnings("ignore:the cells of .* are those of the training")
 def test_each_score_takes_its_own_answer(fitted, screen, unseen):
     """A posterior has another histogram for Wasserstein-1, and the median of n cells' moments for their errors."""
     adata = screen.adata
@@ -287,6 +300,7 @@ def test_groups_without_cells(table, genes, prediction, held_out, training):
     assert other.identical(table.sel(perturbation=["A+B"], context=["d2"]))
 
 
+@pytest.mark.filterwarnings("ignore:the cells of .* are those of the training")
 def test_no_context_dimension(small, small_fit):
     labels = small_fit.perturbations[:2]
     table = score(small_fit.predict(labels, num_draws=5, progress_bar=False), small.adata)
