@@ -204,8 +204,8 @@ def conformalise(
     calibrating
         The same fitted method's prediction of other perturbations that it was not fitted to.
     adata
-        Cells of these, or histograms of them in the bins of the training. Groups of a single cell, which has no variance,
-        skewness or kurtosis, are left out, but for a method that predicts means alone.
+        Cells of these, or histograms of them in the bins of the training. Groups of a single cell, which has no
+        variance, skewness or kurtosis, are left out, but for a method that predicts means alone.
     scaled
         Whether to divide residuals by the predicted standard deviation.
 
@@ -219,7 +219,7 @@ def conformalise(
         If either prediction is none, or `adata` neither cells nor histograms.
     ValueError
         If both predictions are not of the same training, or a perturbation that calibrates was in training, is also to
-        be predicted, or has no cells; or if a method that predicts means alone is to be scaled.
+        be predicted, or has fewer than two cells; or if a method that predicts means alone is to be scaled.
 
     Notes
     -----
