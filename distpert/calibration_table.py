@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.arguments import check_type
+from distpert.moments import EXPRESSION
 from distpert.resampling import Band, mean_over_groups, quantile_strata, selective_risk
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ SHARES = np.arange(1, 11) / 10
 POOLED = ("coverage", "width", "interval_score", "pit", "pit_cells")
 BY_PERTURBATION = "_by_perturbation"
 _BAND = "95 %, point by point, from resampling perturbations"
-_UNITS = "units of expression"
 # long_name and units; the moments differ in their units.
 _ABOUT = {
     "coverage": ("share of observations in their central predictive interval", "1"),
@@ -35,11 +35,11 @@ _ABOUT = {
     "mean_by_stratum": ("mean of what groups are stratified by", "that of the stratifier"),
     "selective_risk": ("Cramér distance of the share with the least spread, relative to that of all", "1"),
     "n_cells": ("held-out cells", "cells"),
-    "expression": ("mean expression in controls of the genes of each stratum", _UNITS),
-    "effect_size": ("Cramér distance, debiased, of held-out cells from controls", _UNITS),
+    "expression": ("mean expression in controls of the genes of each stratum", EXPRESSION),
+    "effect_size": ("Cramér distance, debiased, of held-out cells from controls", EXPRESSION),
     "distance": ("distance of the embedding from that of the nearest training perturbation", "1"),
-    "spread": ("mean width of 50 % posterior intervals of the mean", _UNITS),
-    "cramer": ("Cramér distance, debiased", _UNITS),
+    "spread": ("mean width of 50 % posterior intervals of the mean", EXPRESSION),
+    "cramer": ("Cramér distance, debiased", EXPRESSION),
 }
 
 _Variables: TypeAlias = dict[str, tuple[tuple[str, ...], NDArray]]

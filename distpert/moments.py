@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 MOMENTS = ("mean", "variance", "skewness", "kurtosis")
+EXPRESSION = "log1p expression"  # what all values are in
 
 
 def histogram_moments(probs: Any, centers: Any) -> tuple[Any, Any, Any, Any]:

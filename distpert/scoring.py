@@ -14,7 +14,7 @@ from distpert.baselines.point import PointPrediction
 from distpert.design import target_indices
 from distpert.group_scores import Answers, Cells, Scale, average_scores, ceiling_scores, gene_scores
 from distpert.labels import listed
-from distpert.moments import MOMENTS
+from distpert.moments import EXPRESSION, MOMENTS
 from distpert.observed import observed_cells, warn_of_training_cells
 from distpert.prediction import Prediction
 
@@ -31,25 +31,24 @@ class _About(NamedTuple):
     better: str  # "lower", "higher", or "" for what describes the cells and not the prediction
 
 
-_EXPRESSION = "units of expression"
 _ABOUT = {
     "n_cells": _About("held-out cells", "cells", ""),
     "out_of_range": _About("share of values beyond the bins of the training", "1", ""),
     "undefined_genes": _About("genes whose cells are all in one bin: no skewness, no kurtosis", "genes", ""),
     "nll": _About("negative log-likelihood", "nats a cell", "lower"),
     "nll_density": _About("negative log density", "nats a cell", "lower"),
-    "cramer": _About("Cramér distance, debiased", _EXPRESSION, "lower"),
-    "crps": _About("continuous ranked probability score", _EXPRESSION, "lower"),
-    "wasserstein": _About("Wasserstein-1 distance", _EXPRESSION, "lower"),
-    "wasserstein_floor": _About("Wasserstein-1 distance from the sampling of cells alone", _EXPRESSION, ""),
+    "cramer": _About("Cramér distance, debiased", EXPRESSION, "lower"),
+    "crps": _About("continuous ranked probability score", EXPRESSION, "lower"),
+    "wasserstein": _About("Wasserstein-1 distance", EXPRESSION, "lower"),
+    "wasserstein_floor": _About("Wasserstein-1 distance from the sampling of cells alone", EXPRESSION, ""),
     **{f"rmae_{name}": _About(f"relative absolute error of the {name}", "1", "lower") for name in MOMENTS},
     **{
         f"error_{name}": _About(f"absolute error of the {name}", units, "lower")
-        for name, units in zip(MOMENTS, (_EXPRESSION, f"({_EXPRESSION})²", "1", "1"), strict=True)
+        for name, units in zip(MOMENTS, (EXPRESSION, f"{EXPRESSION}²", "1", "1"), strict=True)
     },
     "pearson_shift": _About("correlation of shifts from the control mean", "1", "higher"),
     "pearson_shift_centred": _About("correlation of shifts from the mean training perturbation", "1", "higher"),
-    "on_target_cramer": _About("Cramér distance, debiased, of the perturbed genes", _EXPRESSION, "lower"),
+    "on_target_cramer": _About("Cramér distance, debiased, of the perturbed genes", EXPRESSION, "lower"),
 }
 
 

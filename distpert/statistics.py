@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from distpert.moments import histogram_moments
+from distpert.moments import EXPRESSION, histogram_moments
 
 Probs: TypeAlias = Float[np.ndarray, "... bin"]
 Centers: TypeAlias = Float[np.ndarray, "... bin"]
@@ -98,8 +98,8 @@ STATISTICS: dict[str, Statistic] = {
 }
 LABELS = {  # long names and units
     "zero_fraction": ("share of cells at zero", "1"),
-    "mean": ("mean", "log1p expression"),
-    "variance": ("variance", "log1p expression²"),
+    "mean": ("mean", EXPRESSION),
+    "variance": ("variance", f"{EXPRESSION}²"),
     "skewness": ("skewness", "1"),
     "kurtosis": ("excess kurtosis", "1"),
     "bimodality": ("bimodality coefficient", "1"),

@@ -263,6 +263,8 @@ def test_transforms_that_there_are_not(table, ax):
         plot_pit(table, "mode", ax=ax)
     with pytest.raises(ValueError, match="conformal intervals have no distribution"):
         plot_pit(table.drop_vars(["pit", "pit_cells"]), ax=ax)
+    with pytest.raises(ValueError, match="no transforms of skewness: each group has a single cell"):
+        plot_pit(table.assign(pit=table["pit"].where(table["moment"] == "mean")), "skewness", ax=ax)
 
 
 def test_selective_risk(table, ax):
@@ -307,7 +309,7 @@ def test_strata(table, ax, stratifier):
         np.testing.assert_allclose(ends[:, 0], np.minimum(known["coverage_by_stratum_lower"], value))
         np.testing.assert_allclose(ends[:, 1], np.maximum(known["coverage_by_stratum_upper"], value))
         assert container.get_label() == f"level {level:g}"
-    label = {"spread": "spread (units of expression)", "n_cells": "number of cells", "distance": "distance"}[stratifier]
+    label = {"spread": "spread (log1p expression)", "n_cells": "number of cells", "distance": "distance"}[stratifier]
     assert ax.get_xlabel() == label
     assert ax.get_title() == f"variance, by {label.split(' (')[0]}"
 

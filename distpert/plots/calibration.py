@@ -73,7 +73,7 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     Raises
     ------
     ValueError
-        If the table has no transforms, or not of this moment.
+        If the table has no transforms, or not of this moment, which groups of a single cell do not have.
     """
     if "pit" not in calibration:
         raise ValueError("the calibration has no transforms: conformal intervals have no distribution to transform by")
@@ -81,6 +81,9 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     name = "pit_cells" if moment == "cells" else "pit"
     table = calibration if moment == "cells" else calibration.sel(moment=moment)
     value, lower, upper = (table[name + end].to_numpy() for end in ("", "_lower", "_upper"))
+    what = "single cells" if moment == "cells" else moment
+    if np.isnan(value).all():
+        raise ValueError(f"there are no transforms of {what}: each group has a single cell, which has but a mean")
     centers = table["pit_bin"].to_numpy()
     edges = np.linspace(0, 1, len(centers) + 1)
 
@@ -92,7 +95,6 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     if has_band := not np.isnan(lower).all():
         ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band if calibrated")
     ax.axhline(1, color=CONTROL, ls="--", lw=1)
-    what = "single cells" if moment == "cells" else moment
     ax.set(xlabel="probability integral transform", ylabel="density", title=what, xlim=(0, 1))
     ax.set_ylim(0, 1.25 * np.nanmax([*value, *upper]))  # room for the legend
     if has_band:

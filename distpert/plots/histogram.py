@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distpert.datatree import observed_counts
+from distpert.moments import EXPRESSION
 from distpert.plots.selection import check_draws, control_histograms, one_group
-from distpert.plots.style import CONTROL, EXPRESSION, OBSERVED, PREDICTED, axes_or_new
+from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
 from distpert.symbols import check_known
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from distpert.moments import EXPRESSION
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -15,7 +17,6 @@ MOMENT_STYLES = {
     "skewness": ("#009E73", "^"),
     "kurtosis": ("#CC79A7", "D"),
 }
-EXPRESSION = "log1p expression"
 MOMENT_LABELS = {
     "mean": f"mean ({EXPRESSION})",
     "variance": f"variance ({EXPRESSION}²)",
