@@ -32,9 +32,10 @@ def main() -> None:
     if not arguments.devices:
         run(arguments)
         return
+    sizes = [f"--{name}={getattr(arguments, name)}" for name in ("perturbations", "genes", "cells", "draws")]
     with tempfile.TemporaryDirectory() as folder:
         for device in arguments.devices:
-            command = [sys.executable, *sys.argv[: sys.argv.index("--devices")], "--save", f"{folder}/{device}.npz"]
+            command = [sys.executable, __file__, *sizes, "--save", f"{folder}/{device}.npz"]
             subprocess.run(command, check=True, env={**os.environ, "JAX_PLATFORMS": device})
         compare({device: np.load(f"{folder}/{device}.npz") for device in arguments.devices})
 
@@ -63,14 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     timed("fit, first (compiles)", lambda: fit(0))
     fitted = timed("fit, again", lambda: fit(0))
     labels = screen.truth["perturbation"].to_numpy()[-unseen:].tolist()
-
-    def predict(fitted):
-        return fitted.predict(labels, num_draws=arguments.draws, progress_bar=False)
-
-    timed("posterior mean, first", lambda: predict(fitted).histogram())
-    timed("moments, first", lambda: predict(fitted).summary())
-    timed("of 150 cells, first", lambda: predict(fitted).summary(n_cells=150))
-    prediction = predict(fitted)
+    prediction = fitted.predict(labels, num_draws=arguments.draws, progress_bar=False)
     histogram = timed("posterior mean histogram", prediction.histogram).to_numpy()
     summary = timed("moments with intervals", prediction.summary)
     timed("the same for 150 cells", lambda: prediction.summary(n_cells=150))
@@ -79,8 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"total variation from the true histograms {variation(histogram, truth):.6f}, epochs {len(fitted.loss)}")
     if arguments.save:
         lower, upper = (summary["mean"].sel(statistic=end).to_numpy() for end in ("lower", "upper"))
-        other = predict(fit(1)).histogram().to_numpy()
-        np.savez(arguments.save, histogram=histogram, other=other, truth=truth, width=upper - lower)
+        other = fit(1).predict(labels, num_draws=arguments.draws, progress_bar=False).histogram().to_numpy()
+        np.savez(arguments.save, histogram=histogram, other=other, width=upper - lower)
 
 
 def compare(predicted: dict[str, np.lib.npyio.NpzFile]) -> None:
