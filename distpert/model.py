@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -83,13 +84,21 @@ def shifted_logits(
     Shapes: ``perturbation`` and ``context`` (group,); ``common`` ([context,] gene, bin); ``loading`` (factor, gene,
     bin); ``response`` (perturbation, factor); ``on_target`` (perturbation, tilt). Returns (group, gene, bin).
     """
-    base = jnp.asarray(design.log_control) + common
-    logits = base[context] + jnp.tensordot(response[perturbation], loading, axes=1, precision=PRECISION)
+    base = rows(jnp.asarray(design.log_control) + common, context)
+    logits = base + jnp.tensordot(rows(response, perturbation), loading, axes=1, precision=PRECISION)
     targets = design.targets[perturbation]
     padded = jnp.pad(design.tilts, ((0, 0), (0, 1), (0, 0), (0, 0)))  # zero for a target that is not measured
     tilts = padded[context[:, None], targets]
-    tilt = jnp.einsum("rj,rtjb->rtb", on_target[perturbation], tilts, precision=PRECISION)
+    tilt = jnp.einsum("rj,rtjb->rtb", rows(on_target, perturbation), tilts, precision=PRECISION)
     return logits.at[jnp.arange(len(targets))[:, None], targets].add(tilt, mode="drop")
+
+
+def rows(values: Array, chosen: Data) -> Array:
+    """``values[chosen]`` as a product, whose gradient adds up in the same order each time.
+
+    That of indexing does not on a GPU, and the same seed would not give the same fit.
+    """
+    return jnp.tensordot(jax.nn.one_hot(chosen, len(values)), values, axes=1, precision=PRECISION)
 
 
 def model(design: Design, batch: Batch, n_groups: int, n_factors: int, priors: Priors) -> None:

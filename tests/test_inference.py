@@ -244,24 +244,36 @@ def test_settings_explain_themselves_and_are_hashable():
     assert hash(Optimisation()) == hash(Optimisation())
 
 
-def products_of(jaxpr):
-    """Precision of every product of matrices in a program, those in loops and functions it calls included."""
+def equations_of(jaxpr):
+    """Every equation of a program, those in loops and functions it calls included."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            yield equation.params["precision"]
+        yield equation
         for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from products_of(inner)
+                yield from equations_of(inner)
 
 
-def test_products_are_in_full_precision():
-    # Recent GPUs would take TensorFloat-32, and predictions then differ from those of a CPU.
+@pytest.fixture(scope="module")
+def epoch_equations():
+    """Of what is compiled for an epoch, gradients included."""
     design, groups, start = small_screen()
     compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
     initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
     state = compiled.init(jax.random.key(0), design, groups, initial)
     program = jax.make_jaxpr(compiled.epoch)(state, jax.random.key(1), design, groups, initial)
-    found = list(products_of(program.jaxpr))
+    return list(equations_of(program.jaxpr))
+
+
+def test_products_are_in_full_precision(epoch_equations):
+    # Recent GPUs would take TensorFloat-32, and predictions then differ from those of a CPU.
+    found = [equation.params["precision"] for equation in epoch_equations if equation.primitive.name == "dot_general"]
     assert len(found) >= 6  # forwards and backwards
     assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
+
+
+def test_sums_have_one_order(epoch_equations):
+    # GPUs add what is scattered to the same place in any order. The one that is left adds tilts to the logits of each
+    # group's own targets, no two of which are the same.
+    scattered = [equation for equation in epoch_equations if equation.primitive.name == "scatter-add"]
+    assert [equation.outvars[0].aval.ndim for equation in scattered] == [3]
