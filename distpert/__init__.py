@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from distpert.embeddings import Embeddings
     from distpert.fitted import Fit
     from distpert.fitting import fit
-    from distpert.histograms import Histograms, count_histograms, load_histograms
+    from distpert.histograms import Histograms, load_histograms
     from distpert.inference import Optimisation
     from distpert.model import Priors
     from distpert.prediction import Prediction
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distpert.prior_prediction import PriorPrediction
     from distpert.reliability import calibration, combine_calibrations, without_latent_uncertainty
     from distpert.scoring import score
+    from distpert.screen_counts import count_histograms
     from distpert.simulation import Simulation, simulate
     from distpert.splits import Splits, split_perturbations
     from distpert.storage import load
@@ -83,7 +84,7 @@ _MODULE = {
     "Prediction": "distpert.prediction",
     "PriorPrediction": "distpert.prior_prediction",
     "predictive_check": "distpert.predictive_checks",
-    "count_histograms": "distpert.histograms",
+    "count_histograms": "distpert.screen_counts",
     "fit": "distpert.fitting",
     "load": "distpert.storage",
     "load_histograms": "distpert.histograms",

@@ -17,10 +17,11 @@ from distpert.cross_validation_files import describe_data, open_folder, read_sco
 from distpert.cross_validation_models import Distpert, name_models
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.groups import group_cells
-from distpert.histograms import Histograms, count_screen
+from distpert.histograms import Histograms
 from distpert.labels import listed
 from distpert.scoring import score
 from distpert.screen import Screen, read_screen
+from distpert.screen_counts import count_screen
 from distpert.splits import Fold, Splits, split_perturbations
 from distpert.trainable import FEWEST_PERTURBATIONS
 

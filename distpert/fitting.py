@@ -16,12 +16,13 @@ from distpert.arguments import check_seed, check_type
 from distpert.design import base_histograms, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
-from distpert.histograms import Histograms, count_screen
+from distpert.histograms import Histograms
 from distpert.inference import Optimisation, optimise
 from distpert.kernels import Kernel, choose_kernel
 from distpert.labels import listed
 from distpert.model import Batch, Design, Priors
 from distpert.screen import read_screen
+from distpert.screen_counts import count_screen
 from distpert.trainable import check_controls, check_embedded
 from distpert.warm_start import factorise, regress_tilts
 

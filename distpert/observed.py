@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distpert.histograms import Histograms, count_histograms
+from distpert.histograms import Histograms
 from distpert.labels import listed
+from distpert.screen_counts import count_histograms
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -6,8 +6,9 @@ import pytest
 import distpert
 from distpert.baselines.point import PointPrediction
 from distpert.conformal import ConformalPrediction, conformalise
-from distpert.histograms import Histograms, count_histograms
+from distpert.histograms import Histograms
 from distpert.moments import MOMENTS
+from distpert.screen_counts import count_histograms
 
 
 @pytest.fixture(scope="module")

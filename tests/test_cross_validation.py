@@ -13,9 +13,9 @@ import xarray as xr
 import distpert
 from distpert.baselines.point import PointPrediction
 from distpert.cross_validation import Distpert, cross_validate
-from distpert.histograms import count_histograms
 from distpert.inference import Optimisation
 from distpert.scoring import score
+from distpert.screen_counts import count_histograms
 from distpert.splits import split_perturbations
 
 LABELS = ["control", *(f"GENE{i}" for i in range(9))]

@@ -12,10 +12,10 @@ from distpert.baselines.point import PointPrediction
 from distpert.calibration_table import width_at_coverage
 from distpert.conformal import conformalise
 from distpert.embeddings import as_embeddings
-from distpert.histograms import count_histograms
 from distpert.moments import MOMENTS
 from distpert.reliability import calibration, combine_calibrations, without_latent_uncertainty
 from distpert.scores import cramer
+from distpert.screen_counts import count_histograms
 
 LEVELS = (0.5, 0.9)
 OPTIONS = {"levels": LEVELS, "n_strata": 2, "num_pit_bins": 5, "n_resamples": 200}

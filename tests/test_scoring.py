@@ -11,10 +11,10 @@ from scipy import stats
 import distpert
 from distpert.baselines.point import PointPrediction
 from distpert.group_scores import WITH_CEILING, Answers, Cells, Scale, average_scores, ceiling_scores
-from distpert.histograms import count_histograms
 from distpert.moments import MOMENTS
 from distpert.scores import cramer, crps, negative_log_likelihood, wasserstein, wasserstein_floor
 from distpert.scoring import score
+from distpert.screen_counts import count_histograms
 
 N_BINS, STEP = 5, 0.25
 CENTERS = STEP * np.arange(N_BINS)
