@@ -16,7 +16,7 @@ from distpert.embeddings import Embeddings
 from distpert.gaussian_process import leave_one_out
 from distpert.histograms import Histograms
 from distpert.kernels import Kernel
-from distpert.labels import listed
+from distpert.labels import genes_of, listed
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.prediction import Prediction
 from distpert.prior_prediction import PriorPrediction, sample_prior
@@ -319,7 +319,8 @@ class Fit:
         )
         eigen = KernelEigen(parameters["eigenvalues"], parameters["eigenvectors"])
         known = parameters["response"], parameters["response_scale"]
-        unseen = learn_unseen(*known, eigen, self._factor_weight, origin)
+        n_genes = np.array([len(genes_of(label)) for label in self.perturbations])
+        unseen = learn_unseen(*known, eigen, self._factor_weight, origin, n_genes)
         return Responses(self.perturbations, parameters, self.embeddings, self.kernel, eigen, unseen)
 
     @property

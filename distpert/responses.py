@@ -57,14 +57,14 @@ class Responses:
             on_target[:, i] = normal(rng, mean, scale, num_draws)
         return response, on_target
 
-    def told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, NDArray]]:
-        """Mean and deviation (factor,) of the response of each unseen label, and its strengths, for `Unseen.draw`."""
+    def told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, float]]:
+        """Mean and deviation (factor,) of the response of each unseen label, and its strength, for `Unseen.draw`."""
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
         known = self.parameters["response"], self.parameters["response_scale"]
         mean, scale = self.unseen.told(*known, self.eigen, cross)
         n_genes, new_n_genes = (np.array([len(genes_of(label)) for label in of]) for of in (self.perturbations, labels))
         strengths = self.unseen.strengths_of(self.eigen, cross, n_genes, new_n_genes)
-        return dict(zip(labels, zip(mean, scale, strengths, strict=True), strict=True))
+        return dict(zip(labels, zip(mean, scale, strengths.tolist(), strict=True), strict=True))
 
     def _posterior(self, name: str, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of what belongs to a training perturbation."""

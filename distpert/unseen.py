@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distpert.gaussian_process import explained_variance, leave_one_out, predict_normal
-from distpert.strengths import expected_strengths, left_out_slope, left_out_strengths, tempering
+from distpert.strengths import damped, expected_strengths, left_out_slope, left_out_strengths, tempering
 
 SMOOTHING = 0.5  # of residuals, in units of their deviation: see `Unseen.draw`
 STEPS = 20  # strengths, mean and slope are maximised in turn; more steps change none of them
@@ -33,10 +33,12 @@ class Unseen(NamedTuple):
 
     The story of a response z, with o the one that shifts nothing,
 
-    .. math:: z_{pk} = o_k + d_k s_p (m_k + b \mu_{pk} + \sigma_{pk} \varepsilon_{pk}),
+    .. math:: z_{pk} = o_k + d_k \hat s_p \big(\tilde r_p (m_k + b \mu_{pk}) + r_p \sigma_{pk} \varepsilon_{pk}\big),
 
-    where :math:`\mu_p` and :math:`\sigma_p` are told by the other perturbations, through a Gaussian process on tempered
-    responses :math:`(z_{pk} - o_k) / (d_k t_p)` about their mean. A perturbation that does nothing has s = 0.
+    where :math:`\mu_p`, :math:`\sigma_p` and the strength :math:`\hat s_p` are told by the other perturbations, the
+    first two through a Gaussian process on tempered responses :math:`(z_{pk} - o_k) / (d_k t_p)` about their mean. The
+    ratio r of the perturbation's own strength to the one told counts less in what is told, as :math:`\tilde r` (see
+    `damped`). A perturbation that does nothing has :math:`\hat s = 0`.
 
     Attributes
     ----------
@@ -55,7 +57,9 @@ class Unseen(NamedTuple):
     slope
         The slope b, see `left_out_slope`.
     strength
-        (perturbation,) the strengths s, see `left_out_strengths`.
+        (perturbation,) the strengths :math:`\hat s r`, see `left_out_strengths`.
+    ratio
+        (perturbation,) the ratios r of strengths to those that the others tell, see `expected_strengths`.
     residual
         (perturbation, factor) what is left, ε, of variance about one, divided by the fourth root of 1 − K / P. The K
         loadings were fitted to these very P responses, so that what others do outside their span is not in them. The
@@ -70,6 +74,7 @@ class Unseen(NamedTuple):
     mean: NDArray[np.float64]
     slope: float
     strength: NDArray[np.float64]
+    ratio: NDArray[np.float64]
     residual: NDArray[np.float64]
 
     def told(
@@ -93,12 +98,12 @@ class Unseen(NamedTuple):
         rng: np.random.Generator,
         mean: Float[np.ndarray, " factor"],
         scale: Float[np.ndarray, " factor"],
-        strengths: Float[np.ndarray, " perturbation"],
+        strength: float,
         num_draws: int,
     ) -> NDArray[np.float64]:
         r"""Draw responses (draw, factor) of an unseen perturbation.
 
-        Each draw takes strength and residual of one training perturbation, which keeps whatever shape they have
+        Each draw takes ratio and residual of one training perturbation, which keeps whatever shape they have
         together: a smoothed bootstrap that leaves the variance as it is (Silverman & Young 1987),
 
         .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p + a \, \mathrm{rms}(\varepsilon) \, g, \qquad
@@ -112,15 +117,16 @@ class Unseen(NamedTuple):
             Random numbers.
         mean, scale
             (factor,) of a response of strength one, from `told`.
-        strengths
-            (perturbation,) the strength to go with each training perturbation's residual.
+        strength
+            The strength that is expected, from `strengths_of`.
         num_draws
             How many.
         """
-        chosen = np.resize(rng.permutation(len(strengths)), num_draws)
+        chosen = np.resize(rng.permutation(len(self.ratio)), num_draws)
         noise = rng.standard_normal((num_draws, len(mean))) * np.sqrt((self.residual**2).mean(axis=0))
         residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + SMOOTHING * noise
-        return self.origin + strengths[chosen, None] * (mean + scale * residual)
+        told = damped(self.ratio)[chosen, None] * mean
+        return self.origin + strength * (told + self.ratio[chosen, None] * scale * residual)
 
     def strengths_of(
         self,
@@ -128,10 +134,9 @@ class Unseen(NamedTuple):
         cross: Float[np.ndarray, "new perturbation"],
         n_genes: Int[np.ndarray, " perturbation"],
         new_n_genes: Int[np.ndarray, " new"],
-    ) -> Float[np.ndarray, "new perturbation"]:
-        """Strengths that unseen perturbations may have: those expected, times how far each of the others was off."""
-        left_out, new = expected_strengths(self.strength, *kernel, cross, n_genes, new_n_genes)
-        return new[:, None] * (self.strength / left_out)
+    ) -> Float[np.ndarray, " new"]:
+        """Strengths that are expected of unseen perturbations."""
+        return expected_strengths(self.strength, *kernel, cross, n_genes, new_n_genes)[1]
 
 
 def learn_unseen(
@@ -140,6 +145,7 @@ def learn_unseen(
     kernel: KernelEigen,
     weight: Float[np.ndarray, " factor"],
     origin: Float[np.ndarray, " factor"],
+    n_genes: Int[np.ndarray, " perturbation"],
 ) -> Unseen:
     """Learn from training perturbations how unseen ones may respond.
 
@@ -153,6 +159,8 @@ def learn_unseen(
         (factor,) weights that sum to one.
     origin
         (factor,) the response that shifts nothing.
+    n_genes
+        (perturbation,) numbers of genes perturbed.
     """
     response = response - origin
     length = tempering(response, weight)
@@ -167,9 +175,13 @@ def learn_unseen(
         strength = left_out_strengths(response, response_scale, mean + slope * told, variance, weight)
         mean = (response / strength[:, None] - slope * told).mean(axis=0)
         slope = left_out_slope(response / strength[:, None] - mean, told, variance, weight)
-    residual = (response / strength[:, None] - mean - slope * told) / np.sqrt(variance)
+    nobody = np.zeros((0, len(response)))
+    expected, _ = expected_strengths(strength, *kernel, nobody, n_genes, n_genes[:0])
+    ratio = strength / expected
+    shift = (expected * damped(ratio))[:, None] * (mean + slope * told)
+    residual = (response - shift) / (strength[:, None] * np.sqrt(variance))
     residual /= (1 - response.shape[1] / len(response)) ** 0.25
-    return Unseen(origin, size, length, centre, share, mean, slope, strength, residual)
+    return Unseen(origin, size, length, centre, share, mean, slope, strength, ratio, residual)
 
 
 def null_response(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.strengths import left_out_slope, left_out_strengths
+from distpert.strengths import damped, expected_strengths, left_out_slope, left_out_strengths
 from distpert.unseen import SMOOTHING
 
 
@@ -212,13 +212,14 @@ def test_draws_of_seen_perturbations_follow_the_posterior(fitted):
 def test_draws_of_unseen_perturbations(fitted, unseen):
     """Moments of the smoothed bootstrap, in closed form."""
     learned, n_draws = fitted._responses.unseen, 80 * 250  # each training perturbation as often
-    mean, scale, strengths = fitted._responses.told(unseen[:1])[unseen[0]]
+    mean, scale, strength = fitted._responses.told(unseen[:1])[unseen[0]]
     prediction = fitted.predict(unseen[0], num_draws=n_draws)
     drawn = prediction.response[:, 0].astype(float)
-    parts = np.sqrt(1 - SMOOTHING**2) * scale * learned.residual
-    expected = learned.origin + (strengths[:, None] * (mean + parts)).mean(axis=0)
+    own, told = (strength * ratio[:, None] for ratio in (learned.ratio, damped(learned.ratio)))
+    shift = told * mean + own * np.sqrt(1 - SMOOTHING**2) * scale * learned.residual
+    expected = learned.origin + shift.mean(axis=0)
     noise = SMOOTHING**2 * scale**2 * (learned.residual**2).mean(axis=0)
-    second = (strengths[:, None] ** 2 * ((mean + parts) ** 2 + noise)).mean(axis=0)
+    second = (shift**2 + own**2 * noise).mean(axis=0)
     sd = np.sqrt(second - (expected - learned.origin) ** 2)
     assert (abs(drawn.mean(axis=0) - expected) < 5 * sd / np.sqrt(n_draws)).all()
     np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.05)
@@ -251,7 +252,11 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
     slope = left_out_slope(m / strengths[:, None] - learned.mean, told, variance, weight)
     assert learned.slope == pytest.approx(slope, rel=1e-3)
     residual = learned.residual * (1 - m.shape[1] / len(m)) ** 0.25  # it is raised for the loadings' degrees of freedom
-    rebuilt = strengths[:, None] * (learned.mean + learned.slope * told + np.sqrt(variance) * residual)
+    values, vectors = np.linalg.eigh(kernel)
+    others, _ = expected_strengths(strengths, values, vectors, kernel[:0], np.ones(len(m), int), np.ones(0, int))
+    np.testing.assert_allclose(learned.ratio, strengths / others, rtol=1e-3)
+    rebuilt = (others * damped(learned.ratio))[:, None] * (learned.mean + learned.slope * told)
+    rebuilt += strengths[:, None] * np.sqrt(variance) * residual
     np.testing.assert_allclose(learned.origin + learned.size * rebuilt, parameters["response"], rtol=1e-3, atol=1e-4)
 
 

@@ -10,6 +10,7 @@ from distpert.strengths import (
     SHRINK_LABELS,
     SLOPE_SCALE,
     TEMPER,
+    damped,
     expected_strengths,
     left_out_slope,
     left_out_strengths,
@@ -146,3 +147,12 @@ def test_pairs_are_expected_to_do_as_pairs_do(relatives):
     shrunk = [(of.sum() + SHRINK_LABELS * logs.mean()) / (len(of) + SHRINK_LABELS) for of in groups]
     np.testing.assert_allclose(np.log(far), [*shrunk, logs.mean()])  # of triples nothing is known but the mean of all
     assert far[1] > 1.5 * far[0]
+
+
+def test_damped_ratios_have_the_same_mean_and_vary_half_as_much():
+    ratio = np.exp(0.5 * np.random.default_rng(0).normal(size=200))
+    less = damped(ratio)
+    assert less.mean() == pytest.approx(ratio.mean())
+    assert np.log(less).std() == pytest.approx(np.log(ratio).std() / 2)
+    assert (np.argsort(less) == np.argsort(ratio)).all()
+    np.testing.assert_allclose(damped(np.full(3, 1.7)), 1.7)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from distpert.strengths import damped
 from distpert.unseen import SMOOTHING, KernelEigen, learn_unseen, null_response
 
 WEIGHT = np.array([0.6, 0.3, 0.1])
+ONE = np.ones(40, int)  # gene a label
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +25,14 @@ def responses():
 
 @pytest.fixture(scope="module")
 def learned(responses, kernel):
-    return learn_unseen(*responses, kernel, WEIGHT, np.array([0.5, -0.2, 0.0]))
+    return learn_unseen(*responses, kernel, WEIGHT, np.array([0.5, -0.2, 0.0]), ONE)
 
 
 def test_what_is_learned_does_not_depend_on_units(responses, kernel, learned):
     """Factors measured in other units give the same strengths, and the responses told are in those units."""
     response, scale = responses
-    other = learn_unseen(7 * response, 7 * scale, kernel, WEIGHT, 7 * learned.origin)
-    for name in ("length", "centre", "mean", "slope", "strength", "residual"):
+    other = learn_unseen(7 * response, 7 * scale, kernel, WEIGHT, 7 * learned.origin, ONE)
+    for name in ("length", "centre", "mean", "slope", "strength", "ratio", "residual"):
         np.testing.assert_allclose(getattr(other, name), getattr(learned, name), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(other.size, 7 * learned.size)
 
@@ -38,7 +40,7 @@ def test_what_is_learned_does_not_depend_on_units(responses, kernel, learned):
 def test_what_is_learned_does_not_depend_on_the_zero(responses, kernel, learned):
     """Only what a response is beyond the origin counts."""
     response, scale = responses
-    other = learn_unseen(response + 3, scale, kernel, WEIGHT, learned.origin + 3)
+    other = learn_unseen(response + 3, scale, kernel, WEIGHT, learned.origin + 3, ONE)
     np.testing.assert_allclose(other.strength, learned.strength)
     np.testing.assert_allclose(other.residual, learned.residual, atol=1e-9)
 
@@ -51,23 +53,24 @@ def test_tempered_responses_have_unit_size(responses, learned):
 
 def test_steps_have_settled(responses, kernel, learned, monkeypatch):
     monkeypatch.setattr("distpert.unseen.STEPS", 200)
-    longer = learn_unseen(*responses, kernel, WEIGHT, learned.origin)
+    longer = learn_unseen(*responses, kernel, WEIGHT, learned.origin, ONE)
     np.testing.assert_allclose(learned.strength, longer.strength, rtol=1e-4)
     np.testing.assert_allclose(learned.mean, longer.mean, atol=1e-4)
 
 
 def test_a_perturbation_that_does_nothing_is_at_the_origin(learned):
-    drawn = learned.draw(np.random.default_rng(0), np.ones(3), np.ones(3), np.zeros(40), 60)
+    drawn = learned.draw(np.random.default_rng(0), np.ones(3), np.ones(3), 0.0, 60)
     np.testing.assert_allclose(drawn, np.tile(learned.origin, (60, 1)))
 
 
 def test_draws_take_each_residual_in_turn(learned):
-    """Strengths that are all different tell which residual a draw has."""
-    strengths = np.arange(1.0, 41)
+    """Ratios that are all different tell which residual a draw has."""
+    ratio = np.arange(1.0, 41)
     scale = np.array([1e-3, 1e-3, 1e-3])
     mean = np.array([1.0, 0.0, 0.0])
-    drawn = learned.draw(np.random.default_rng(0), mean, scale, strengths, 100) - learned.origin
-    taken = np.rint(drawn[:, 0]).astype(int)
+    other = learned._replace(ratio=ratio)
+    drawn = other.draw(np.random.default_rng(0), mean, scale, 2.0, 100) - learned.origin
+    taken = 1 + np.argmin(abs(drawn[:, :1] - 2 * damped(ratio)), axis=1)
     assert sorted(taken[:40]) == list(range(1, 41))
     assert sorted(taken[40:80]) == list(range(1, 41))
 
@@ -75,7 +78,8 @@ def test_draws_take_each_residual_in_turn(learned):
 def test_draws_keep_the_shape_of_residuals(learned):
     """Variance is kept; the third moment shrinks with what is Gaussian in them."""
     n = 40 * 2000
-    drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), np.ones(40), n) - learned.origin
+    learned = learned._replace(ratio=np.ones(40))
+    drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), 1.0, n) - learned.origin
     centred = learned.residual - learned.residual.mean(axis=0)
     drawn = drawn - drawn.mean(axis=0)
     variance = (1 - SMOOTHING**2) * centred.var(axis=0) + SMOOTHING**2 * (learned.residual**2).mean(axis=0)
