@@ -44,7 +44,8 @@ class Changed:
     only so many directions along the bins of a gene; ``penetrance`` is the share of cells that respond; without
     ``tilts`` perturbed genes are as other genes; ``temper`` is how much of their length is divided out of responses;
     without ``slope`` it is one; without ``strengths`` the responses of unseen perturbations are normal; with
-    ``strengths`` of ``"any"`` they do not follow the embedding; ``smoothing`` is how much of a residual is normal;
+    ``strengths`` of ``"any"`` they do not follow the embedding; ``told_power`` is how much of them multiplies what the
+    others tell; ``smoothing`` is how much of a residual is normal;
     without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing; without
     ``shared`` labels have no more in common for sharing genes; without ``by_number`` pairs are expected to be as strong
     as single genes are.
@@ -60,6 +61,7 @@ class Changed:
     temper: float = strengths.TEMPER
     slope: bool = True
     strengths: bool | str = True
+    told_power: float = strengths.TOLD_POWER
     smoothing: float = unseen.SMOOTHING
     null: bool = True
     shared: bool = True
@@ -102,6 +104,7 @@ class Changed:
                 change(unseen, "left_out_strengths", lambda response, *_: np.ones(len(response)))
             if self.strengths == "any":
                 change(unseen, "expected_strengths", typical)
+            change(strengths, "TOLD_POWER", self.told_power)
             change(unseen, "SMOOTHING", self.smoothing)
             if not self.shared:
                 change(kernels, "SHARED", kernels.SHARED[:1])
@@ -258,6 +261,8 @@ def variants(num_draws: int) -> list[tuple[str, Distpert | Changed]]:
         ("slope=1", Changed(num_draws=num_draws, slope=False)),
         ("strengths-without-embedding", Changed(num_draws=num_draws, strengths="any")),
         ("no-strengths", Changed(num_draws=num_draws, strengths=False)),
+        ("strengths-in-full-in-what-is-told", Changed(num_draws=num_draws, told_power=1.0)),
+        ("strengths-not-in-what-is-told", Changed(num_draws=num_draws, told_power=0.0)),
         ("normal-residuals", Changed(num_draws=num_draws, smoothing=1.0)),
         ("residuals-not-smoothed", Changed(num_draws=num_draws, smoothing=0.0)),
         ("scaled-about-the-mean", Changed(num_draws=num_draws, null=False)),
