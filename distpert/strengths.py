@@ -10,7 +10,7 @@ from distpert.gaussian_process import explained_variance, leave_one_out, predict
 
 TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
 SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
-TOLD_POWER = 0.5  # of how far a strength is from the one expected, where it multiplies what the others tell
+TOLD_POWER = 0.5  # of the ratio of a strength to the one expected, where it multiplies what the others tell
 SHRINK_LABELS = 5  # labels' worth of the mean of all that a mean by number of genes is shrunk towards
 
 
@@ -91,7 +91,8 @@ def damped(ratio: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
     .. math:: \tilde r_p = \frac{\bar r}{\overline{\sqrt r}} \sqrt{r_p}
 
     has the mean of the ratios and is less skewed. A perturbation that does more than expected does so in part in
-    directions that nobody told. The power, `TOLD_POWER`, is nearly that of the least error of medians.
+    directions that nobody told. With the power ½, `TOLD_POWER`, errors of medians are smaller than with 1, and intervals
+    better than with 0.
     """
     power = ratio**TOLD_POWER
     return power * (ratio.mean() / power.mean())

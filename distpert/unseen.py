@@ -38,7 +38,8 @@ class Unseen(NamedTuple):
     where :math:`\mu_p`, :math:`\sigma_p` and the strength :math:`\hat s_p` are told by the other perturbations, the
     first two through a Gaussian process on tempered responses :math:`(z_{pk} - o_k) / (d_k t_p)` about their mean. The
     ratio r of the perturbation's own strength to the one told counts less in what is told, as :math:`\tilde r` (see
-    `damped`). A perturbation that does nothing has :math:`\hat s = 0`.
+    `damped`); strengths, m and b are learned as if it counted in full, and the residual is what is then left. A
+    perturbation that does nothing has :math:`\hat s = 0`.
 
     Attributes
     ----------
@@ -104,12 +105,13 @@ class Unseen(NamedTuple):
         r"""Draw responses (draw, factor) of an unseen perturbation.
 
         Each draw takes ratio and residual of one training perturbation, which keeps whatever shape they have
-        together: a smoothed bootstrap that leaves the variance as it is (Silverman & Young 1987),
+        together: a smoothed bootstrap that leaves the variance of residuals as it is (Silverman & Young 1987),
 
         .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p + a \, \mathrm{rms}(\varepsilon) \, g, \qquad
                   g \sim \mathrm{Normal}(0, I)
 
-        with a = `SMOOTHING`. Training perturbations are taken in turn, in random order.
+        with a = `SMOOTHING`. Training perturbations are taken in turn, in random order. Large residuals go with small
+        ratios, so that the smoothing adds a little to the variance of responses (7 % on the K562 screen).
 
         Parameters
         ----------
@@ -125,8 +127,8 @@ class Unseen(NamedTuple):
         chosen = np.resize(rng.permutation(len(self.ratio)), num_draws)
         noise = rng.standard_normal((num_draws, len(mean))) * np.sqrt((self.residual**2).mean(axis=0))
         residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + SMOOTHING * noise
-        told = damped(self.ratio)[chosen, None] * mean
-        return self.origin + strength * (told + self.ratio[chosen, None] * scale * residual)
+        shift = damped(self.ratio)[chosen, None] * mean
+        return self.origin + strength * (shift + self.ratio[chosen, None] * scale * residual)
 
     def strengths_of(
         self,

@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import gammaln, softmax
 
 from distpert.design import on_target_tilts, target_indices
-from distpert.model import Batch, Design, Priors, guide, model, shifted_logits
+from distpert.model import Batch, Design, Priors, guide, model, rows, shifted_logits
 
 N_GENES, N_BINS, N_FACTORS, N_TILTS = 4, 5, 2, 2
 GENES = ["A", "B", "C", "D"]
@@ -135,6 +135,17 @@ def test_shifted_logits_by_loop(n_contexts):
         values["on_target"],
     )
     np.testing.assert_allclose(ours, logits_by_loop(design, groups, values), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_are_those_chosen_to_the_last_bit():
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 2)) * [1e-6, 1e6], jnp.float32)
+    chosen = np.array([2, 0, 2, 3])
+    np.testing.assert_array_equal(rows(values, chosen), values[chosen])
+    weight = jnp.arange(24.0).reshape(4, 3, 2)
+    ours, plain = (jax.grad(lambda v, take=take: (take(v) * weight).sum())(values) for take in (
+        lambda v: rows(v, chosen), lambda v: v[chosen]
+    ))  # fmt: skip
+    np.testing.assert_array_equal(ours, plain)
 
 
 def test_no_perturbation_no_shift():

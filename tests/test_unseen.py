@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from distpert.strengths import damped
+from distpert.strengths import damped, expected_strengths
 from distpert.unseen import SMOOTHING, KernelEigen, learn_unseen, null_response
 
 WEIGHT = np.array([0.6, 0.3, 0.1])
@@ -56,6 +56,15 @@ def test_steps_have_settled(responses, kernel, learned, monkeypatch):
     longer = learn_unseen(*responses, kernel, WEIGHT, learned.origin, ONE)
     np.testing.assert_allclose(learned.strength, longer.strength, rtol=1e-4)
     np.testing.assert_allclose(learned.mean, longer.mean, atol=1e-4)
+
+
+def test_ratios_are_to_what_labels_of_as_many_genes_do(responses, kernel, learned):
+    n_genes = np.resize([1, 2], 40)
+    pairs = learn_unseen(*responses, kernel, WEIGHT, learned.origin, n_genes)
+    np.testing.assert_array_equal(pairs.strength, learned.strength)
+    expected, _ = expected_strengths(pairs.strength, *kernel, np.zeros((0, 40)), n_genes, n_genes[:0])
+    np.testing.assert_allclose(pairs.ratio, pairs.strength / expected)
+    assert not np.allclose(pairs.ratio, learned.ratio, rtol=1e-3)
 
 
 def test_a_perturbation_that_does_nothing_is_at_the_origin(learned):

@@ -360,6 +360,8 @@ def test_variants_change_what_they_say(scripts, small):
             {"strengths": "any"},
             {"slope": False},
             {"temper": 0.0},
+            {"told_power": 1.0},
+            {"told_power": 0.0},
             {"smoothing": 1.0},
             {"null": False},
             {"linear": 0.3},

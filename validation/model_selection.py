@@ -44,8 +44,8 @@ class Changed:
     only so many directions along the bins of a gene; ``penetrance`` is the share of cells that respond; without
     ``tilts`` perturbed genes are as other genes; ``temper`` is how much of their length is divided out of responses;
     without ``slope`` it is one; without ``strengths`` the responses of unseen perturbations are normal; with
-    ``strengths`` of ``"any"`` they do not follow the embedding; ``told_power`` is how much of them multiplies what the
-    others tell; ``smoothing`` is how much of a residual is normal;
+    ``strengths`` of ``"any"`` they do not follow the embedding; ``told_power`` is the power of their ratio to those
+    expected where it multiplies what the others tell; ``smoothing`` is how much of a residual is normal;
     without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing; without
     ``shared`` labels have no more in common for sharing genes; without ``by_number`` pairs are expected to be as strong
     as single genes are.
@@ -59,9 +59,9 @@ class Changed:
     penetrance: float = 1.0
     tilts: bool = True
     temper: float = strengths.TEMPER
+    told_power: float = strengths.TOLD_POWER  # before the field that takes the module's name
     slope: bool = True
     strengths: bool | str = True
-    told_power: float = strengths.TOLD_POWER
     smoothing: float = unseen.SMOOTHING
     null: bool = True
     shared: bool = True
