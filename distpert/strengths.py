@@ -91,7 +91,7 @@ def damped(ratio: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
     .. math:: \tilde r_p = \frac{\bar r}{\overline{\sqrt r}} \sqrt{r_p}
 
     has the mean of the ratios and is less skewed. A perturbation that does more than expected does so in part in
-    directions that nobody told. With the power ½, `TOLD_POWER`, errors of medians are smaller than with 1, and intervals
+    directions that nobody told. With the power ½, `TOLD_POWER`, errors of medians are smaller than with 1, intervals
     better than with 0.
     """
     power = ratio**TOLD_POWER
