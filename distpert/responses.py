@@ -62,8 +62,8 @@ class Responses:
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
         known = self.parameters["response"], self.parameters["response_scale"]
         mean, scale = self.unseen.told(*known, self.eigen, cross)
-        n_genes, new_n_genes = (np.array([len(genes_of(label)) for label in of]) for of in (self.perturbations, labels))
-        strengths = self.unseen.strengths_of(self.eigen, cross, n_genes, new_n_genes)
+        n_genes = np.array([len(genes_of(label)) for label in labels])
+        strengths = self.unseen.strengths_of(self.eigen, cross, n_genes)
         return dict(zip(labels, zip(mean, scale, strengths.tolist(), strict=True), strict=True))
 
     def _posterior(self, name: str, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -65,6 +65,8 @@ class Unseen(NamedTuple):
         (perturbation, factor) what is left, ε, of variance about one, divided by the fourth root of 1 − K / P. The K
         loadings were fitted to these very P responses, so that what others do outside their span is not in them. The
         power was chosen by coverage, see "The model" in the documentation.
+    n_genes
+        (perturbation,) numbers of genes perturbed.
     """
 
     origin: NDArray[np.float64]
@@ -77,6 +79,7 @@ class Unseen(NamedTuple):
     strength: NDArray[np.float64]
     ratio: NDArray[np.float64]
     residual: NDArray[np.float64]
+    n_genes: NDArray[np.int64]
 
     def told(
         self,
@@ -134,11 +137,10 @@ class Unseen(NamedTuple):
         self,
         kernel: KernelEigen,
         cross: Float[np.ndarray, "new perturbation"],
-        n_genes: Int[np.ndarray, " perturbation"],
-        new_n_genes: Int[np.ndarray, " new"],
+        n_genes: Int[np.ndarray, " new"],
     ) -> Float[np.ndarray, " new"]:
-        """Strengths that are expected of unseen perturbations."""
-        return expected_strengths(self.strength, *kernel, cross, n_genes, new_n_genes)[1]
+        """Strengths that are expected of unseen perturbations, of so many genes each."""
+        return expected_strengths(self.strength, *kernel, cross, self.n_genes, n_genes)[1]
 
 
 def learn_unseen(
@@ -183,7 +185,7 @@ def learn_unseen(
     shift = (expected * damped(ratio))[:, None] * (mean + slope * told)
     residual = (response - shift) / (strength[:, None] * np.sqrt(variance))
     residual /= (1 - response.shape[1] / len(response)) ** 0.25
-    return Unseen(origin, size, length, centre, share, mean, slope, strength, ratio, residual)
+    return Unseen(origin, size, length, centre, share, mean, slope, strength, ratio, residual, n_genes)
 
 
 def null_response(
