@@ -62,9 +62,9 @@ class Unseen(NamedTuple):
     ratio
         (perturbation,) the ratios r of strengths to those that the others tell, see `expected_strengths`.
     residual
-        (perturbation, factor) what is left, ε, of variance about one, divided by the fourth root of 1 − K / P. The K
-        loadings were fitted to these very P responses, so that what others do outside their span is not in them. The
-        power was chosen by coverage, see "The model" in the documentation.
+        (perturbation, factor) what is left, ε, of variance a little above one, divided by the fourth root of 1 − K / P.
+        The K loadings were fitted to these very P responses, so that what others do outside their span is not in them.
+        The power was chosen by coverage, see "The model" in the documentation.
     n_genes
         (perturbation,) numbers of genes perturbed.
     """
