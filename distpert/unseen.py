@@ -33,13 +33,13 @@ class Unseen(NamedTuple):
 
     The story of a response z, with o the one that shifts nothing,
 
-    .. math:: z_{pk} = o_k + d_k \hat s_p \big(\tilde r_p (m_k + b \mu_{pk}) + r_p \sigma_{pk} \varepsilon_{pk}\big),
+    .. math:: z_{pk} = o_k + d_k \hat s_p \big(r_p m_k + \tilde r_p b \mu_{pk} + r_p \sigma_{pk} \varepsilon_{pk}\big),
 
     where :math:`\mu_p`, :math:`\sigma_p` and the strength :math:`\hat s_p` are told by the other perturbations, the
     first two through a Gaussian process on tempered responses :math:`(z_{pk} - o_k) / (d_k t_p)` about their mean. The
-    ratio r of the perturbation's own strength to the one told counts less in what is told, as :math:`\tilde r` (see
-    `damped`); strengths, m and b are learned as if it counted in full, and the residual is what is then left. A
-    perturbation that does nothing has :math:`\hat s = 0`.
+    ratio r of the perturbation's own strength to the one told counts less in what is told of this one alone, as
+    :math:`\tilde r` (see `damped`); strengths, m and b are learned as if it counted in full, and the residual is what
+    is then left. A perturbation that does nothing has :math:`\hat s = 0`.
 
     Attributes
     ----------
@@ -88,14 +88,14 @@ class Unseen(NamedTuple):
         kernel: KernelEigen,
         cross: Float[np.ndarray, "new perturbation"],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation (new, factor) of unseen responses of strength one, about the origin.
+        """Mean and standard deviation (new, factor) of unseen responses of strength one, beyond the mean of all.
 
         Arguments as in `learn_unseen`; ``cross`` is the kernel between new and training perturbations.
         """
         divisor = self.length[:, None] * self.size
         tempered = (response - self.origin) / divisor - self.centre
         mean, scale = predict_normal(self.share, *kernel, cross, tempered, response_scale / divisor)
-        return self.size * (self.mean + self.slope * mean), self.size * scale
+        return self.size * self.slope * mean, self.size * scale
 
     def draw(
         self,
@@ -108,30 +108,31 @@ class Unseen(NamedTuple):
         r"""Draw responses (draw, factor) of an unseen perturbation.
 
         Each draw takes ratio and residual of one training perturbation, which keeps whatever shape they have
-        together: a smoothed bootstrap that leaves the variance of residuals as it is (Silverman & Young 1987),
+        together: a smoothed bootstrap that leaves the variance of responses as it is (Silverman & Young 1987),
 
-        .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p + a \, \mathrm{rms}(\varepsilon) \, g, \qquad
-                  g \sim \mathrm{Normal}(0, I)
+        .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p
+                  + a \sqrt{\frac{\sum_p r_p^2 \varepsilon_p^2}{\sum_p r_p^2}} \, g, \qquad g \sim \mathrm{Normal}(0, I)
 
-        with a = `SMOOTHING`. Training perturbations are taken in turn, in random order. Large residuals go with small
-        ratios, so that the smoothing adds a little to the variance of responses (7 % on the K562 screen).
+        with a = `SMOOTHING`. Training perturbations are taken in turn, in random order.
 
         Parameters
         ----------
         rng
             Random numbers.
         mean, scale
-            (factor,) of a response of strength one, from `told`.
+            (factor,) of a response of strength one, beyond the mean of all, from `told`.
         strength
             The strength that is expected, from `strengths_of`.
         num_draws
             How many.
         """
         chosen = np.resize(rng.permutation(len(self.ratio)), num_draws)
-        noise = rng.standard_normal((num_draws, len(mean))) * np.sqrt((self.residual**2).mean(axis=0))
+        ratio, told_ratio = self.ratio[chosen, None], damped(self.ratio)[chosen, None]
+        # Weighted, as large residuals go with small ratios.
+        size = np.sqrt(np.average(self.residual**2, axis=0, weights=self.ratio**2))
+        noise = size * rng.standard_normal((num_draws, len(mean)))
         residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + SMOOTHING * noise
-        shift = damped(self.ratio)[chosen, None] * mean
-        return self.origin + strength * (shift + self.ratio[chosen, None] * scale * residual)
+        return self.origin + strength * (ratio * (self.size * self.mean + scale * residual) + told_ratio * mean)
 
     def strengths_of(
         self,
@@ -182,7 +183,7 @@ def learn_unseen(
     nobody = np.zeros((0, len(response)))
     expected, _ = expected_strengths(strength, *kernel, nobody, n_genes, n_genes[:0])
     ratio = strength / expected
-    shift = (expected * damped(ratio))[:, None] * (mean + slope * told)
+    shift = expected[:, None] * (ratio[:, None] * mean + damped(ratio)[:, None] * slope * told)
     residual = (response - shift) / (strength[:, None] * np.sqrt(variance))
     residual /= (1 - response.shape[1] / len(response)) ** 0.25
     return Unseen(origin, size, length, centre, share, mean, slope, strength, ratio, residual, n_genes)

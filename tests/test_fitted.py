@@ -195,7 +195,7 @@ def test_unseen_responses_are_told_by_a_gaussian_process(fitted, unseen):
         weights = rho * kernel(new, train) @ inverse
         variance = np.diag(weights @ np.diag((scale / divisor)[:, k] ** 2) @ weights.T)
         variance = variance + 1 - rho * np.diag(weights @ kernel(train, new))
-        expected = learned.size[k] * (learned.mean[k] + learned.slope * weights @ tempered)
+        expected = learned.size[k] * learned.slope * weights @ tempered
         np.testing.assert_allclose(mean[:, k], expected, rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(deviation[:, k], learned.size[k] * np.sqrt(variance), rtol=1e-3)
 
@@ -216,10 +216,10 @@ def test_draws_of_unseen_perturbations(fitted, unseen):
     prediction = fitted.predict(unseen[0], num_draws=n_draws)
     drawn = prediction.response[:, 0].astype(float)
     own, told = (strength * ratio[:, None] for ratio in (learned.ratio, damped(learned.ratio)))
-    shift = told * mean + own * np.sqrt(1 - SMOOTHING**2) * scale * learned.residual
+    common = learned.size * learned.mean
+    shift = own * common + told * mean + own * np.sqrt(1 - SMOOTHING**2) * scale * learned.residual
     expected = learned.origin + shift.mean(axis=0)
-    noise = SMOOTHING**2 * scale**2 * (learned.residual**2).mean(axis=0)
-    second = (shift**2 + own**2 * noise).mean(axis=0)
+    second = (shift**2 + SMOOTHING**2 * (own * scale * learned.residual) ** 2).mean(axis=0)
     sd = np.sqrt(second - (expected - learned.origin) ** 2)
     assert (abs(drawn.mean(axis=0) - expected) < 5 * sd / np.sqrt(n_draws)).all()
     np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.05)
@@ -255,8 +255,8 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
     values, vectors = np.linalg.eigh(kernel)
     others, _ = expected_strengths(strengths, values, vectors, kernel[:0], np.ones(len(m), int), np.ones(0, int))
     np.testing.assert_allclose(learned.ratio, strengths / others, rtol=1e-3)
-    rebuilt = (others * damped(learned.ratio))[:, None] * (learned.mean + learned.slope * told)
-    rebuilt += strengths[:, None] * np.sqrt(variance) * residual
+    rebuilt = strengths[:, None] * (learned.mean + np.sqrt(variance) * residual)
+    rebuilt += (others * damped(learned.ratio))[:, None] * learned.slope * told
     np.testing.assert_allclose(learned.origin + learned.size * rebuilt, parameters["response"], rtol=1e-3, atol=1e-4)
 
 

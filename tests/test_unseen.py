@@ -77,24 +77,34 @@ def test_draws_take_each_residual_in_turn(learned):
     ratio = np.arange(1.0, 41)
     scale = np.array([1e-3, 1e-3, 1e-3])
     mean = np.array([1.0, 0.0, 0.0])
-    other = learned._replace(ratio=ratio)
+    other = learned._replace(ratio=ratio, mean=np.zeros(3))
     drawn = other.draw(np.random.default_rng(0), mean, scale, 2.0, 100) - learned.origin
     taken = 1 + np.argmin(abs(drawn[:, :1] - 2 * damped(ratio)), axis=1)
     assert sorted(taken[:40]) == list(range(1, 41))
     assert sorted(taken[40:80]) == list(range(1, 41))
 
 
-def test_draws_keep_the_shape_of_residuals(learned):
-    """Variance is kept; the third moment shrinks with what is Gaussian in them."""
-    n = 40 * 2000
-    learned = learned._replace(ratio=np.ones(40))
-    drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), 1.0, n) - learned.origin
-    centred = learned.residual - learned.residual.mean(axis=0)
-    drawn = drawn - drawn.mean(axis=0)
-    variance = (1 - SMOOTHING**2) * centred.var(axis=0) + SMOOTHING**2 * (learned.residual**2).mean(axis=0)
-    np.testing.assert_allclose(drawn.var(axis=0), variance, rtol=0.03)
-    third = (1 - SMOOTHING**2) ** 1.5 * (centred**3).mean(axis=0)
-    np.testing.assert_allclose((drawn**3).mean(axis=0), third, atol=0.03)
+@pytest.mark.parametrize("spread", [0, 0.3, 1.5])
+def test_draws_keep_the_shape_of_responses(learned, spread):
+    """The second moment of what residuals add is kept; the third shrinks with what is Gaussian in it."""
+    ratio = np.exp(-spread * abs(learned.residual[:, 0]))  # large residuals go with small ratios
+    learned = learned._replace(ratio=ratio, mean=np.zeros(3))
+    drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), 1.0, 40 * 5000) - learned.origin
+    added = ratio[:, None] * learned.residual
+    np.testing.assert_allclose((drawn**2).mean(axis=0), (added**2).mean(axis=0), rtol=0.03)
+    mean, part = added.mean(axis=0), np.sqrt(1 - SMOOTHING**2)
+    np.testing.assert_allclose(drawn.mean(axis=0), part * mean, atol=0.01)
+    if spread == 0:
+        third = part**3 * ((added - mean) ** 3).mean(axis=0)
+        np.testing.assert_allclose(((drawn - part * mean) ** 3).mean(axis=0), third, atol=0.03)
+
+
+def test_what_all_share_has_the_strength_of_the_perturbation(learned):
+    """Draws are on a line, from the origin along the mean of all, as far as ratios are."""
+    learned = learned._replace(residual=np.zeros((40, 3)))
+    drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), 2.0, 40)
+    expected = learned.origin + 2 * np.sort(learned.ratio)[:, None] * learned.size * learned.mean
+    np.testing.assert_allclose(drawn[np.argsort((drawn - learned.origin) @ learned.mean)], expected)
 
 
 def test_null_response_by_brute_force():
