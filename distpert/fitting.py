@@ -24,7 +24,7 @@ from distpert.model import Batch, Design, Priors
 from distpert.screen import read_screen
 from distpert.screen_counts import count_screen
 from distpert.trainable import check_controls, check_embedded
-from distpert.warm_start import factorise, regress_tilts
+from distpert.warm_start import factorise, learn_tilts
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -209,7 +209,7 @@ def _prepare(
     kernel, eigenvalues, eigenvectors, share = choose_kernel(embeddings, perturbations, factors.response)
 
     tilts, targets = on_target_tilts(control_histogram), target_indices(perturbations, histograms.genes)
-    on_target = regress_tilts(
+    learned = learn_tilts(
         counts, n_cells, group_perturbation, group_context, control_histogram, factors.common, tilts, targets
     )
     design = Design(
@@ -227,9 +227,11 @@ def _prepare(
         "loading": factors.loading,
         "explained_share": share,
         "response": factors.response.T,
-        "tilt_mean": on_target.mean(axis=0),
-        "tilt_scale": on_target.std(axis=0) + 0.1,
-        "on_target": on_target,
+        "response_scale": np.full_like(factors.response.T, 0.1),
+        "tilt_mean": learned.mean,
+        "tilt_scale": learned.scale,
+        "on_target": learned.on_target,
+        "on_target_scale": learned.on_target_scale,
         "log_concentration": np.full(len(histograms.genes), priors.log_concentration[0]),
     }
     if len(contexts) > 1:

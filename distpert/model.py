@@ -139,8 +139,9 @@ def model(design: Design, batch: Batch, n_groups: int, n_factors: int, priors: P
 def guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
     """Seek normal posteriors for responses and tilts of each perturbation, point estimates for what all share.
 
-    ``start`` holds the initial values, by site.
+    ``start`` holds the initial values, by site; of what is sought as normal also deviations, by site and ``_scale``.
     """
+    real, positive = dist.constraints.real, dist.constraints.softplus_positive
 
     def point(name: str, constraint: dist.constraints.Constraint) -> None:
         value = numpyro.param(f"{name}_value", start[name], constraint=constraint)
@@ -148,12 +149,9 @@ def guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
 
     def normal(name: str) -> None:
         mean = numpyro.param(f"{name}_mean", start[name])
-        scale = numpyro.param(
-            f"{name}_scale", jnp.full_like(start[name], 0.1), constraint=dist.constraints.softplus_positive
-        )
+        scale = numpyro.param(f"{name}_scale", start[f"{name}_scale"], constraint=positive)
         numpyro.sample(name, dist.Normal(mean, scale).to_event(mean.ndim))
 
-    real, positive = dist.constraints.real, dist.constraints.softplus_positive
     point("common", real)
     if "context_shift" in start:
         point("context_shift", real)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 # Cells' worth of the expected histogram that each group's is shrunk towards before taking logarithms.
 SHRINK_CELLS = 80.0
-FEW_CELLS = 5.0
+TILT_STEPS = 50  # twice as many change nothing
 
 
 class Factors(NamedTuple):
@@ -71,7 +72,16 @@ def factorise(
     return Factors((common + centre).astype(np.float32), loading, response.astype(np.float32))
 
 
-def regress_tilts(
+class Tilts(NamedTuple):
+    """Distribution of tilts, mean and scale (tilt,), and their posterior (perturbation, tilt) means and deviations."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    on_target: NDArray[np.float64]
+    on_target_scale: NDArray[np.float64]
+
+
+def learn_tilts(
     counts: NDArray,
     n_cells: NDArray,
     perturbation: NDArray,
@@ -80,12 +90,18 @@ def regress_tilts(
     common: NDArray,
     tilts: NDArray,
     targets: NDArray,
-) -> NDArray[np.float32]:
-    """Tilt of each perturbation's own gene, by least squares: (perturbation, tilt).
+) -> Tilts:
+    r"""Tilt of each perturbation's own gene, and how tilts are distributed, by empirical Bayes.
 
-    The log-ratio of the gene's histogram to what is expected without a tilt is regressed on the tilts and a constant,
-    with bins weighted by their expected probability, and averaged over the perturbation's groups and genes. The
-    average over perturbations stands for those whose gene is not measured, and zero if none is.
+    Over the groups and target genes of a perturbation p,
+
+    .. math::
+        n \mid t_p \sim \mathrm{Multinomial}\big(N, \; \mathrm{softmax}(\log h + \beta + t_p T)\big), \qquad
+        t_{pj} \sim \mathrm{Normal}(m_j, s_j^2).
+
+    Steps of Newton's method on t in turn with those of the EM algorithm on m and s, with the normal approximation at
+    the mode. The variances have one perturbation's worth of a prior guess, 1: of few perturbations it is likeliest that
+    all have the same tilt. Where no target is measured the posterior is the distribution of the others.
 
     Parameters
     ----------
@@ -98,19 +114,26 @@ def regress_tilts(
     targets
         (perturbation, target) index of each perturbed gene, past the end where not measured.
     """
-    n_tilts, n_genes = tilts.shape[2], tilts.shape[1]
-    found: list[list[NDArray]] = [[] for _ in targets]
-    for group, (p, c) in enumerate(zip(perturbation, context, strict=True)):
-        for gene in targets[p][targets[p] < n_genes]:
-            base = control[c, gene] * np.exp(common[c, gene])
-            base /= base.sum()
-            # A few cells' worth of the expected histogram: enough for logarithms, too little to hide a knock-down.
-            ratio = np.log((counts[group, gene] / base + FEW_CELLS) / (n_cells[group] + FEW_CELLS))
-            weight = np.sqrt(base)
-            predictors = np.vstack([tilts[c, gene], np.ones_like(base)])
-            # The small ridge settles genes that have fewer bins in use than there are tilts.
-            gram = (predictors * weight**2) @ predictors.T + 1e-3 * np.eye(n_tilts + 1)
-            found[p].append(np.linalg.solve(gram, predictors @ (weight**2 * ratio))[:n_tilts])
-    known = [np.mean(values, axis=0) for values in found if values]
-    average = np.mean(known, axis=0) if known else np.zeros(n_tilts)
-    return np.array([np.mean(values, axis=0) if values else average for values in found], dtype=np.float32)
+    n_perturbations, n_genes, n_tilts = len(targets), tilts.shape[1], tilts.shape[2]
+    group, target = np.nonzero(targets[perturbation] < n_genes)
+    gene, at = targets[perturbation[group], target], context[group]
+    seen, base, direction = counts[group, gene], np.log(control[at, gene]) + common[at, gene], tilts[at, gene]
+    belongs = (perturbation[group] == np.arange(n_perturbations)[:, None]).astype(np.float64)
+    known = belongs.any(axis=1)
+    n_known = known.sum()
+    mean, variance = np.zeros(n_tilts), np.ones(n_tilts)
+    tilt = np.zeros((n_perturbations, n_tilts))
+    for _ in range(TILT_STEPS):
+        probs = softmax(base + np.einsum("rj,rjb->rb", tilt[perturbation[group]], direction), axis=-1)
+        expected = np.einsum("rb,rjb->rj", probs, direction)
+        excess = np.einsum("rb,rjb->rj", seen, direction) - n_cells[group, None] * expected
+        spread = np.einsum("rb,rjb,rkb->rjk", probs, direction, direction) - expected[:, :, None] * expected[:, None]
+        information = np.einsum("pr,r,rjk->pjk", belongs, n_cells[group], spread)
+        precision = information + np.diag(1 / variance)
+        step = np.linalg.solve(precision, (belongs @ excess - (tilt - mean) / variance)[..., None])[..., 0]
+        # Far from its mode the logarithm of a softmax is no parabola, and a whole step may go too far.
+        tilt = tilt + step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1)
+        own_variance = np.diagonal(np.linalg.inv(precision), axis1=1, axis2=2)
+        mean = tilt[known].sum(axis=0) / max(n_known, 1)
+        variance = (((tilt - mean) ** 2 + own_variance)[known].sum(axis=0) + 1) / (n_known + 1)
+    return Tilts(mean, np.sqrt(variance), tilt, np.sqrt(own_variance))

@@ -85,7 +85,11 @@ def test_loo_of_single_genes(az, data, tree):
     plain = np.log(len(log_lik)) - logsumexp(-log_lik, axis=0)  # importance sampling, nothing smoothed
     assert found.n_data_points == plain.size == 6 * 5
     assert float(found.elpd if hasattr(found, "elpd") else found.elpd_loo) == pytest.approx(plain.sum(), abs=0.5)
-    assert np.asarray(found.pareto_k).max() < 0.7
+    # A perturbed gene's own cells decide its tilt, and cannot be taken away again.
+    observed = tree["observed_data"]
+    own = observed["perturbation"].to_numpy()[:, None] == observed["gene"].to_numpy()
+    assert own.sum() == 5
+    assert np.asarray(found.pareto_k).reshape(own.shape)[~own].max() < 0.7
 
 
 def test_posterior_predictive_check(az, data, tree):
@@ -161,11 +165,14 @@ def test_where_importance_sampling_does_not_hold():
     assert "does not hold for 1: C; use cross_validate" in repr(found)
 
 
-def test_prints_itself(prediction):
-    lines = repr(loo(prediction)).splitlines()
-    assert lines[0].startswith("LeaveOneOut: 6 perturbations, elpd -")
-    assert "importance sampling holds up to 0.67" in lines[1]
-    assert len(lines) == 2
+def test_prints_itself():
+    drawn = np.random.default_rng(2).normal(size=(1000, 2, 1))
+    stub = SimpleNamespace(response=drawn, perturbations=("A", "B"))
+    log_lik = xr.DataArray(norm.logpdf(drawn[..., 0], scale=4), dims=("draw", "perturbation"))
+    lines = repr(_importance_sampling(stub, log_lik.assign_coords(draw=np.arange(1000), perturbation=["A", "B"])))
+    first, second = lines.splitlines()
+    assert first.startswith("LeaveOneOut: 2 perturbations, elpd -")
+    assert "importance sampling holds up to 0.67" in second
 
 
 def test_refuses_what_has_nothing_to_leave_out(small, small_fit, context_fit):

@@ -44,9 +44,11 @@ def small_screen(n_groups=N_GROUPS, seed=0):
         "loading": 0.1 * factors.loading,
         "explained_share": np.full(N_FACTORS, 0.5),
         "response": factors.response.T,
+        "response_scale": np.full((N_FACTORS, n_groups), 0.1),
         "tilt_mean": np.zeros(2),
         "tilt_scale": np.ones(2),
         "on_target": np.zeros((n_groups, 2)),
+        "on_target_scale": np.full((n_groups, 2), 0.1),
         "log_concentration": np.full(N_GENES, 6.0),
     }
     return design, groups, start
@@ -69,8 +71,8 @@ def result(screen):
 
 
 def test_parameters_are_the_guides(screen, result):
-    points = {f"{name}_value" for name in screen[2]} - {"response_value", "on_target_value"}
     normals = {f"{name}_{part}" for name in ("response", "on_target") for part in ("mean", "scale")}
+    points = {f"{name}_value" for name in screen[2] if not name.startswith(("response", "on_target"))}
     assert result.parameters.keys() == points | normals
     for name, value in result.parameters.items():
         assert isinstance(value, np.ndarray)

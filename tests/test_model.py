@@ -189,13 +189,17 @@ def test_drawn_histograms_have_the_logits_as_their_mean():
 @pytest.mark.parametrize("n_contexts", [1, 2])
 def test_guide_covers_the_model(n_contexts):
     design, groups, values, _ = tiny(n_contexts)
-    guided = numpyro.handlers.trace(numpyro.handlers.seed(guide, 0)).get_trace(design, groups, values)
+    scales = {
+        f"{name}_scale": np.full_like(values[name], scale) for name, scale in (("response", 0.1), ("on_target", 0.7))
+    }
+    guided = numpyro.handlers.trace(numpyro.handlers.seed(guide, 0)).get_trace(design, groups, values | scales)
     sites = {name: site for name, site in guided.items() if site["type"] == "sample"}
     assert sites.keys() == values.keys()
     for name, site in sites.items():
         assert site["value"].shape == values[name].shape
         if name in ("response", "on_target"):
             np.testing.assert_allclose(guided[f"{name}_mean"]["value"], values[name])
+            np.testing.assert_allclose(guided[f"{name}_scale"]["value"], scales[f"{name}_scale"])
             assert (np.asarray(site["value"]) != values[name]).all()
         else:
             np.testing.assert_allclose(site["value"], values[name], rtol=1e-6)

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
-from scipy.special import softmax
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 
 from distpert.design import on_target_tilts
-from distpert.warm_start import SHRINK_CELLS, factorise, regress_tilts
+from distpert.warm_start import SHRINK_CELLS, factorise, learn_tilts
 
 N_PERTURBATIONS, N_FACTORS, N_GENES, N_BINS = 20, 3, 10, 7
 ENORMOUS = 1e12
@@ -111,13 +112,52 @@ def test_tilts_of_many_cells_are_recovered():
         for gene in targets[p][targets[p] < 4]:
             logits[gene] += truth[p] @ tilts[c, gene]
         counts[group] = 1e7 * softmax(logits, axis=-1)
-    found = regress_tilts(counts, np.full(6, 1e7), perturbation, context, control, common, tilts, targets)
-    np.testing.assert_allclose(found[:2], truth[:2], atol=0.05)
-    np.testing.assert_allclose(found[2], found[:2].mean(axis=0), rtol=1e-5)  # nothing is known of it
+    found = learn_tilts(counts, np.full(6, 1e7), perturbation, context, control, common, tilts, targets)
+    np.testing.assert_allclose(found.on_target[:2], truth[:2], atol=1e-3)
+    assert (found.on_target_scale[:2] < 5e-3).all()
+    np.testing.assert_allclose(found.mean, truth[:2].mean(axis=0), atol=1e-3)
+    # One perturbation's worth of the guess that the variance is one.
+    np.testing.assert_allclose(found.scale**2, (2 * truth[:2].var(axis=0) + 1) / 3, rtol=1e-3)
+    # Nothing is known of the third.
+    np.testing.assert_allclose(found.on_target[2], found.mean)
+    np.testing.assert_allclose(found.on_target_scale[2], found.scale)
 
 
-def test_tilts_without_a_measured_target_are_zero():
+@pytest.mark.parametrize("n_cells", [3, 100])
+def test_tilts_have_the_greatest_posterior_density(n_cells):
+    """Against a general optimiser; few cells, of which all may be in one bin, too."""
+    rng = np.random.default_rng(n_cells)
+    control = rng.dirichlet(np.full(6, 0.5), size=(1, 12))
+    common, tilts = np.zeros((1, 12, 6)), on_target_tilts(control)
+    truth = rng.normal([-2, 0.5], [0.8, 0.4], size=(12, 2))
+    probs = softmax(np.log(control[0]) + np.einsum("pj,pjb->pb", truth, tilts[0]), axis=-1)
+    counts = np.zeros((12, 12, 6), int)
+    counts[np.arange(12), np.arange(12)] = rng.multinomial(n_cells, probs)
+    arguments = (np.full(12, n_cells), np.arange(12), np.zeros(12, int), control, common, tilts, np.arange(12)[:, None])
+    found = learn_tilts(counts, *arguments)
+
+    for p in range(12):
+
+        def loss(tilt, p=p):
+            likelihood = counts[p, p] @ log_softmax(np.log(control[0, p]) + tilt @ tilts[0, p])
+            return ((tilt - found.mean) ** 2 / found.scale**2).sum() / 2 - likelihood
+
+        best = minimize(loss, np.zeros(2), tol=1e-10).x
+        np.testing.assert_allclose(found.on_target[p], best, atol=1e-3)
+        a, b = 1e-3 * np.eye(2)
+        first, second = (loss(best + step) - 2 * loss(best) + loss(best - step) for step in (a, b))
+        mixed = (loss(best + a + b) - loss(best + a - b) - loss(best - a + b) + loss(best - a - b)) / 4
+        curvature = np.array([[first, mixed], [mixed, second]]) / 1e-6
+        deviation = np.sqrt(np.diag(np.linalg.inv(curvature)))
+        np.testing.assert_allclose(found.on_target_scale[p], deviation, rtol=1e-3)
+    spread = (found.on_target - found.mean) ** 2 + found.on_target_scale**2
+    np.testing.assert_allclose(found.mean, found.on_target.mean(axis=0), atol=1e-3)
+    np.testing.assert_allclose(found.scale**2, (spread.sum(axis=0) + 1) / 13, rtol=1e-3)
+
+
+def test_tilts_without_a_measured_target():
     control = np.full((1, 2, 5), 0.2)
-    tilts = on_target_tilts(control)
     arguments = (np.full((3, 2, 5), 4), np.full(3, 20), np.arange(3), np.zeros(3, int), control, np.zeros((1, 2, 5)))
-    np.testing.assert_array_equal(regress_tilts(*arguments, tilts, np.full((3, 1), 2)), 0)
+    found = learn_tilts(*arguments, on_target_tilts(control), np.full((3, 1), 2))
+    for values, expected in zip(found, (0, 1, 0, 1), strict=True):
+        np.testing.assert_allclose(values, expected)
