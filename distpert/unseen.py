@@ -62,9 +62,8 @@ class Unseen(NamedTuple):
     ratio
         (perturbation,) the ratios r of strengths to those that the others tell, see `expected_strengths`.
     residual
-        (perturbation, factor) what is left, ε, of variance a little above one, divided by the fourth root of 1 − K / P.
-        The K loadings were fitted to these very P responses, so that what others do outside their span is not in them.
-        The power was chosen by coverage, see "The model" in the documentation.
+        (perturbation, factor) what is left, ε, of variance a little above one, divided by the root of 1 − K / P: the K
+        loadings were fitted to these very P responses, so that what others do outside their span is not in them.
     n_genes
         (perturbation,) numbers of genes perturbed.
     """
@@ -185,7 +184,7 @@ def learn_unseen(
     ratio = strength / expected
     shift = expected[:, None] * (ratio[:, None] * mean + damped(ratio)[:, None] * slope * told)
     residual = (response - shift) / (strength[:, None] * np.sqrt(variance))
-    residual /= (1 - response.shape[1] / len(response)) ** 0.25
+    residual /= np.sqrt(1 - response.shape[1] / len(response))
     return Unseen(origin, size, length, centre, share, mean, slope, strength, ratio, residual, n_genes)
 
 

@@ -251,7 +251,7 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
     np.testing.assert_allclose(learned.mean, (m / strengths[:, None] - learned.slope * told).mean(axis=0), atol=1e-3)
     slope = left_out_slope(m / strengths[:, None] - learned.mean, told, variance, weight)
     assert learned.slope == pytest.approx(slope, rel=1e-3)
-    residual = learned.residual * (1 - m.shape[1] / len(m)) ** 0.25  # it is raised for the loadings' degrees of freedom
+    residual = learned.residual * np.sqrt(1 - m.shape[1] / len(m))  # it is raised for the loadings' degrees of freedom
     values, vectors = np.linalg.eigh(kernel)
     others, _ = expected_strengths(strengths, values, vectors, kernel[:0], np.ones(len(m), int), np.ones(0, int))
     np.testing.assert_allclose(learned.ratio, strengths / others, rtol=1e-3)
