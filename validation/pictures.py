@@ -79,7 +79,7 @@ def _difference_panel(ax: Axes, rows: pd.DataFrame) -> None:
             ax.plot(x, y, marker, color=color, ms=8, clip_on=False)
             ax.text(x, y, f"  {difference:.2g}  ".replace("-", "−"), color=color, va="center", ha=align)
     ax.set(xlim=(left, right), ylim=(len(rows) - 0.5, -0.5))
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(axis="x", nbins=3)
     ax.grid(axis="y", color="#dddddd", lw=0.6)
     ax.set_axisbelow(True)
 
