@@ -130,11 +130,11 @@ def loo(prediction: Prediction) -> LeaveOneOut:
 
     Notes
     -----
-    Each perturbation has a response of its own, and thousands of cells and genes tell it far better than the embedding
-    does. The posterior is then too narrow to stand for that without the cells, and k-hat is large: expect
-    this to hold only where cells and genes are few. Elsewhere `distpert.cross_validate` fits anew without them. The
-    draws are of the fitted normal approximation, with all that is estimated as a point, kernel and loadings among it,
-    as it was fitted with all cells; that makes elpd optimistic.
+    Each perturbation has a response of its own, and tilts where its gene is measured, and thousands of cells and genes
+    tell these far better than the embedding and other perturbations do. The posterior is then too narrow to stand for
+    that without the cells, and k-hat is large: expect this to hold only where cells and genes are few. Elsewhere
+    `distpert.cross_validate` fits anew without them. The draws are of the fitted normal approximation, with all that is
+    estimated as a point, kernel and loadings among it, as it was fitted with all cells; that makes elpd optimistic.
 
     References
     ----------

@@ -78,10 +78,11 @@ def fit(
         Bins a gene.
     n_factors
         Factors of the latent response. By default one for each four perturbations, but no fewer than 2 and no more
-        than 20; at most one less than there are perturbations.
+        than 20; at most one less than there are perturbations. With K factors and P perturbations, intervals of unseen
+        ones widen by the root of 1 / (1 - K / P): factors that are as many as perturbations can fit anything.
     priors, optimisation
-        Scales of the priors and settings of the optimisation; by default those that did best on unseen perturbations
-        in cross-validation.
+        Scales of the priors and settings of the optimisation; by default those chosen by cross-validation on unseen
+        perturbations.
     seed
         The same seed gives the same fit.
     progress_bar

@@ -27,9 +27,9 @@ class Optimisation:
     them. The run ends earlier when, over the last ``patience`` epochs, the loss fell by less than ``tolerance`` of
     what it has fallen in all.
 
-    The default is short on purpose. Unseen perturbations are predicted no better after four times as many epochs, and
-    intervals come to cover a little less, since loadings are point estimates that go on to fit the noise of the
-    training groups (figures: documentation, "The model").
+    The default is short on purpose. Unseen perturbations are predicted hardly better after four times as many epochs
+    (figures: documentation, "The model"), and loadings are point estimates that go on to fit the noise of the training
+    groups.
     """
 
     max_epochs: int = 25

@@ -58,7 +58,7 @@ class Responses:
         return response, on_target
 
     def told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, float]]:
-        """Mean and deviation (factor,) of the response of each unseen label, and its strength, for `Unseen.draw`."""
+        """Give mean and deviation (factor,) of each unseen label, from `Unseen.told`, and its strength."""
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
         known = self.parameters["response"], self.parameters["response_scale"]
         mean, scale = self.unseen.told(*known, self.eigen, cross)

@@ -10,7 +10,7 @@ from distpert.gaussian_process import explained_variance, leave_one_out, predict
 
 TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
 SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
-TOLD_POWER = 0.5  # of the ratio of a strength to the one expected, where it multiplies what the others tell
+TOLD_POWER = 0.5  # of the ratio of a strength to the one expected, where it multiplies what the others tell of one
 SHRINK_LABELS = 5  # labels' worth of the mean of all that a mean by number of genes is shrunk towards
 
 
@@ -86,7 +86,7 @@ def left_out_strengths(
 
 
 def damped(ratio: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
-    r"""Ratios of strengths to those expected, as they multiply what the others tell of a response: (...).
+    r"""Ratios of strengths to those expected, as they multiply what the others tell of one response: (...).
 
     .. math:: \tilde r_p = \frac{\bar r}{\overline{\sqrt r}} \sqrt{r_p}
 

@@ -54,7 +54,7 @@ class Unseen(NamedTuple):
     share
         (factor,) of the variance of tempered responses that follows the embedding.
     mean
-        (factor,) the mean m of responses of strength one.
+        (factor,) the mean m of responses of strength one, beyond what is told, in units of the size.
     slope
         The slope b, see `left_out_slope`.
     strength
@@ -62,8 +62,8 @@ class Unseen(NamedTuple):
     ratio
         (perturbation,) the ratios r of strengths to those that the others tell, see `expected_strengths`.
     residual
-        (perturbation, factor) what is left, ε, of variance a little above one, divided by the root of 1 − K / P: the K
-        loadings were fitted to these very P responses, so that what others do outside their span is not in them.
+        (perturbation, factor) what is left, ε, divided by the root of 1 − K / P: the K loadings were fitted to these
+        very P responses, so that what others do outside their span is not in them. Of variance a little above one.
     n_genes
         (perturbation,) numbers of genes perturbed.
     """
@@ -107,7 +107,7 @@ class Unseen(NamedTuple):
         r"""Draw responses (draw, factor) of an unseen perturbation.
 
         Each draw takes ratio and residual of one training perturbation, which keeps whatever shape they have
-        together: a smoothed bootstrap that leaves the variance of responses as it is (Silverman & Young 1987),
+        together: a smoothed bootstrap that keeps the mean square of :math:`r \varepsilon` (Silverman & Young 1987),
 
         .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p
                   + a \sqrt{\frac{\sum_p r_p^2 \varepsilon_p^2}{\sum_p r_p^2}} \, g, \qquad g \sim \mathrm{Normal}(0, I)

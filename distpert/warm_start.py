@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 # Cells' worth of the expected histogram that each group's is shrunk towards before taking logarithms.
 SHRINK_CELLS = 80.0
-TILT_STEPS = 50  # twice as many change nothing
+TILT_STEPS, TILT_SETTLED = 1000, 1e-4  # steps at most, and what mean and variance move by when they have settled
+TILT_PRIOR = 2.0  # scale of the priors of mean and scale, as in the model
 
 
 class Factors(NamedTuple):
@@ -97,11 +98,15 @@ def learn_tilts(
 
     .. math::
         n \mid t_p \sim \mathrm{Multinomial}\big(N, \; \mathrm{softmax}(\log h + \beta + t_p T)\big), \qquad
-        t_{pj} \sim \mathrm{Normal}(m_j, s_j^2).
+        t_{pj} \sim \mathrm{Normal}(m_j, s_j^2),
 
-    Steps of Newton's method on t in turn with those of the EM algorithm on m and s, with the normal approximation at
-    the mode. The variances have one perturbation's worth of a prior guess, 1: of few perturbations it is likeliest that
-    all have the same tilt. Where no target is measured the posterior is the distribution of the others.
+    with the priors of the model, :math:`m_j \sim \mathrm{Normal}(0, 2^2)`, :math:`s_j \sim \mathrm{HalfNormal}(2)`: the
+    model without its responses and concentrations. Steps of Newton's method on t, with the normal approximation at its
+    mode, in turn with those of the EM algorithm on m and s, until these have settled. Where no target is measured the
+    posterior is the distribution of the others.
+
+    The variances count one more tilt, at a distance of 1 from the mean: without it the likeliest variance of few tilts
+    is 0.
 
     Parameters
     ----------
@@ -116,24 +121,34 @@ def learn_tilts(
     """
     n_perturbations, n_genes, n_tilts = len(targets), tilts.shape[1], tilts.shape[2]
     group, target = np.nonzero(targets[perturbation] < n_genes)
-    gene, at = targets[perturbation[group], target], context[group]
+    owner, at = perturbation[group], context[group]
+    gene, cells = targets[owner, target], n_cells[group].astype(np.float64)
     seen, base, direction = counts[group, gene], np.log(control[at, gene]) + common[at, gene], tilts[at, gene]
-    belongs = (perturbation[group] == np.arange(n_perturbations)[:, None]).astype(np.float64)
-    known = belongs.any(axis=1)
+    known = np.bincount(owner, minlength=n_perturbations) > 0
     n_known = known.sum()
+
+    def by_perturbation(values: NDArray) -> NDArray[np.float64]:
+        total = np.zeros((n_perturbations, *values.shape[1:]))
+        np.add.at(total, owner, values)
+        return total
+
     mean, variance = np.zeros(n_tilts), np.ones(n_tilts)
     tilt = np.zeros((n_perturbations, n_tilts))
     for _ in range(TILT_STEPS):
-        probs = softmax(base + np.einsum("rj,rjb->rb", tilt[perturbation[group]], direction), axis=-1)
+        probs = softmax(base + np.einsum("rj,rjb->rb", tilt[owner], direction), axis=-1)
         expected = np.einsum("rb,rjb->rj", probs, direction)
-        excess = np.einsum("rb,rjb->rj", seen, direction) - n_cells[group, None] * expected
+        excess = np.einsum("rb,rjb->rj", seen, direction) - cells[:, None] * expected
         spread = np.einsum("rb,rjb,rkb->rjk", probs, direction, direction) - expected[:, :, None] * expected[:, None]
-        information = np.einsum("pr,r,rjk->pjk", belongs, n_cells[group], spread)
-        precision = information + np.diag(1 / variance)
-        step = np.linalg.solve(precision, (belongs @ excess - (tilt - mean) / variance)[..., None])[..., 0]
+        precision = by_perturbation(cells[:, None, None] * spread) + np.diag(1 / variance)
+        step = np.linalg.solve(precision, (by_perturbation(excess) - (tilt - mean) / variance)[..., None])[..., 0]
         # Far from its mode the logarithm of a softmax is no parabola, and a whole step may go too far.
         tilt = tilt + step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1)
         own_variance = np.diagonal(np.linalg.inv(precision), axis1=1, axis2=2)
-        mean = tilt[known].sum(axis=0) / max(n_known, 1)
-        variance = (((tilt - mean) ** 2 + own_variance)[known].sum(axis=0) + 1) / (n_known + 1)
+        before = mean, variance
+        mean = tilt[known].sum(axis=0) / (n_known + variance / TILT_PRIOR**2)
+        squares = ((tilt - mean) ** 2 + own_variance)[known].sum(axis=0) + 1
+        # The positive root of s⁴ / 2² + (n + 1) s² - squares, where the derivative by s vanishes.
+        variance = TILT_PRIOR**2 / 2 * (np.sqrt((n_known + 1) ** 2 + 4 * squares / TILT_PRIOR**2) - (n_known + 1))
+        if max(abs(mean - before[0]).max(), abs(variance - before[1]).max()) < TILT_SETTLED:
+            break
     return Tilts(mean, np.sqrt(variance), tilt, np.sqrt(own_variance))

@@ -165,6 +165,12 @@ def test_where_importance_sampling_does_not_hold():
     assert "does not hold for 1: C; use cross_validate" in repr(found)
 
 
+def test_holds_where_cells_and_genes_are_few(small_fit):
+    """And the perturbed gene is not measured: its own cells decide its tilt."""
+    found = loo(small_fit.predict("GENE5", num_draws=1000, progress_bar=False))
+    assert found.unreliable == ()
+
+
 def test_prints_itself():
     drawn = np.random.default_rng(2).normal(size=(1000, 2, 1))
     stub = SimpleNamespace(response=drawn, perturbations=("A", "B"))

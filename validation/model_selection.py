@@ -45,7 +45,7 @@ class Changed:
     ``tilts`` perturbed genes are as other genes; ``temper`` is how much of their length is divided out of responses;
     without ``slope`` it is one; without ``strengths`` the responses of unseen perturbations are normal; with
     ``strengths`` of ``"any"`` they do not follow the embedding; ``told_power`` is the power of their ratio to those
-    expected where it multiplies what the others tell; ``smoothing`` is how much of a residual is normal;
+    expected where it multiplies what the others tell of one; ``smoothing`` is how much of a residual is normal;
     without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing; without
     ``shared`` labels have no more in common for sharing genes; without ``by_number`` pairs are expected to be as strong
     as single genes are.
