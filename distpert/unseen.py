@@ -128,8 +128,8 @@ class Unseen(NamedTuple):
         chosen = np.resize(rng.permutation(len(self.ratio)), num_draws)
         ratio, told_ratio = self.ratio[chosen, None], damped(self.ratio)[chosen, None]
         # Weighted, as large residuals go with small ratios.
-        size = np.sqrt(np.average(self.residual**2, axis=0, weights=self.ratio**2))
-        noise = size * rng.standard_normal((num_draws, len(mean)))
+        spread = np.sqrt(np.average(self.residual**2, axis=0, weights=self.ratio**2))
+        noise = spread * rng.standard_normal((num_draws, len(mean)))
         residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + SMOOTHING * noise
         return self.origin + strength * (ratio * (self.size * self.mean + scale * residual) + told_ratio * mean)
 
