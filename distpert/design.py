@@ -14,6 +14,8 @@ from distpert.labels import genes_of
 PSEUDO_CELLS = 300.0
 # Cells' worth of a uniform histogram that the pooled one is shrunk towards: no bin is impossible.
 UNIFORM_CELLS = 1.0
+# A bin with this share of a gene's cells or more is optimised in units of one logit; others in longer ones, up to this.
+COMMON_SHARE, LONGEST_STRIDE = 0.1, 8.0
 
 
 def observed_controls(counts: NDArray, n_cells: NDArray, context: NDArray, is_control: NDArray) -> NDArray[np.float64]:
@@ -47,6 +49,26 @@ def base_histograms(counts: NDArray, n_cells: NDArray, context: NDArray, is_cont
         n_control = n_cells[rows & is_control].sum()
         smoothed.append((n_control * control + PSEUDO_CELLS * pooled) / (n_control + PSEUDO_CELLS))
     return np.stack(smoothed)
+
+
+def bin_strides(counts: NDArray) -> NDArray[np.float64]:
+    r"""Units (gene, bin) in which shifts are optimised, in logits.
+
+    Adam moves all parameters alike, in a direction that is the less certain the fewer cells tell it. The standard
+    deviation of a bin's logit goes with the root of one over the cells that it holds, and so does its stride,
+
+    .. math:: \max\Big(1, \min\Big(\sqrt{.1 / h_b}, 8\Big)\Big)
+
+    with h the histogram of all groups, to whose counts half a cell is added in each bin.
+
+    Parameters
+    ----------
+    counts
+        (group, gene, bin).
+    """
+    total = counts.sum(axis=0, dtype=np.float64) + 0.5
+    share = total / total.sum(axis=-1, keepdims=True)
+    return np.clip(np.sqrt(COMMON_SHARE / share), 1, LONGEST_STRIDE)
 
 
 def on_target_tilts(control: NDArray) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.arguments import check_seed, check_type
-from distpert.design import base_histograms, on_target_tilts, target_indices
+from distpert.design import base_histograms, bin_strides, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
 from distpert.histograms import Histograms
@@ -234,6 +234,7 @@ def _prepare(
         "on_target": learned.on_target,
         "on_target_scale": learned.on_target_scale,
         "log_concentration": np.full(len(histograms.genes), priors.log_concentration[0]),
+        "stride": bin_strides(counts),
     }
     if len(contexts) > 1:
         start["context_shift"] = np.where(informed[:, None, None], factors.common - common, 0)

@@ -14,8 +14,11 @@ from numpyro import distributions as dist
 
 from distpert.gaussian_process import PRECISION, KernelNormal
 from distpert.likelihood import DirichletCategorical
+from distpert.random_walk import SmoothWalk
 
 Data: TypeAlias = Array | np.ndarray
+
+SHAPES = ("common", "context_shift", "loading")  # sites (…, gene, bin) of logits
 
 
 class Design(NamedTuple):
@@ -66,7 +69,8 @@ class Priors(NamedTuple):
     common: float = 2.0  # steps of the common shift from bin to bin
     context: float = 1.0  # steps of what a context adds to the common shift
     loading: float = 0.1  # steps of the loadings from bin to bin
-    log_concentration: tuple[float, float] = (6.0, 1.5)  # mean and standard deviation of log kappa
+    loading_smoothness: float = 0.8  # correlation of each such step with the next, no logits
+    log_concentration: tuple[float, float] = (8.0, 1.5)  # mean and standard deviation of log kappa
     share: tuple[float, float] = (1.0, 1.0)  # Beta prior of the explained share
 
 
@@ -105,14 +109,15 @@ def model(design: Design, batch: Batch, n_groups: int, n_factors: int, priors: P
     """How a screen's histograms come about; ``batch`` stands for all ``n_groups`` groups."""
     n_contexts, n_genes, n_tilts, n_bins = design.tilts.shape
     n_perturbations = len(design.targets)
-    smooth = dist.GaussianRandomWalk
+    walk = dist.GaussianRandomWalk
 
     # What perturbing anything does, and the directions in which perturbations differ.
-    common = numpyro.sample("common", smooth(priors.common, n_bins).expand([n_genes]).to_event(1))
+    common = numpyro.sample("common", walk(priors.common, n_bins).expand([n_genes]).to_event(1))
     if n_contexts > 1:
-        deviation = smooth(priors.context, n_bins).expand([n_contexts, n_genes]).to_event(2)
+        deviation = walk(priors.context, n_bins).expand([n_contexts, n_genes]).to_event(2)
         common = common + numpyro.sample("context_shift", deviation)
-    loading = numpyro.sample("loading", smooth(priors.loading, n_bins).expand([n_factors, n_genes]).to_event(2))
+    direction = SmoothWalk(priors.loading, priors.loading_smoothness, n_bins)
+    loading = numpyro.sample("loading", direction.expand([n_factors, n_genes]).to_event(2))
 
     # Each perturbation's response: partly what its embedding tells, the rest its own.
     share = numpyro.sample("explained_share", dist.Beta(*priors.share).expand([n_factors]).to_event(1))
@@ -140,11 +145,13 @@ def guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
     """Seek normal posteriors for responses and tilts of each perturbation, point estimates for what all share.
 
     ``start`` holds the initial values, by site; of what is sought as normal also deviations, by site and ``_scale``.
+    Its ``stride`` (gene, bin) is the unit in which `SHAPES` are sought: each step moves rare bins further than others.
     """
     real, positive = dist.constraints.real, dist.constraints.softplus_positive
 
     def point(name: str, constraint: dist.constraints.Constraint) -> None:
-        value = numpyro.param(f"{name}_value", start[name], constraint=constraint)
+        unit = start["stride"] if name in SHAPES else 1.0
+        value = unit * numpyro.param(f"{name}_value", start[name] / unit, constraint=constraint)
         numpyro.sample(name, dist.Delta(value, event_dim=value.ndim))
 
     def normal(name: str) -> None:

@@ -59,6 +59,7 @@ def simulate(
     common: float = 0.3,
     context_shift: float = 0.1,
     loading: float = 0.3,
+    loading_smoothness: float = 0.0,
     on_target: float = -2.0,
     seed: int = 0,
 ) -> Simulation:
@@ -83,6 +84,8 @@ def simulate(
     common, context_shift, loading
         Size of the steps from bin to bin, in logits, of the shift that all perturbations share, of what a context adds
         to it, and of the loadings.
+    loading_smoothness
+        Correlation of each step of the loadings with the next.
     on_target
         Tilt of a perturbed gene's own histogram; negative lowers it.
     seed
@@ -137,9 +140,8 @@ def simulate(
         "tilt_scale": np.array([0.3, 0.1], np.float32),
     }
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, known), jax.random.key(seed))
-    drawn = numpyro.handlers.trace(story).get_trace(
-        design, groups, n_groups, n_factors, Priors(common=common, context=context_shift, loading=loading)
-    )
+    priors = Priors(common=common, context=context_shift, loading=loading, loading_smoothness=loading_smoothness)
+    drawn = numpyro.handlers.trace(story).get_trace(design, groups, n_groups, n_factors, priors)
     expected = np.asarray(jax.nn.softmax(drawn["counts"]["fn"].base_dist.logits, axis=-1), np.float64)
     shape = (len(perturbed), n_contexts, n_genes, n_bins)
     gammas = rng.standard_gamma(np.maximum(concentration * expected, 1e-6)).reshape(shape)

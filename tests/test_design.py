@@ -7,6 +7,7 @@ from distpert.design import (
     PSEUDO_CELLS,
     UNIFORM_CELLS,
     base_histograms,
+    bin_strides,
     observed_controls,
     on_target_tilts,
     target_indices,
@@ -71,6 +72,20 @@ def test_counts_may_be_unsigned_and_many():
     counts = np.full((2, 1, 2), 2**31, np.uint32)
     ours = base_histograms(counts, np.array([2**32, 2**32]), np.zeros(2, int), np.array([True, False]))
     np.testing.assert_allclose(ours, 0.5)
+
+
+def test_bin_strides_by_loop():
+    counts = np.array([[[0, 4, 200, 2000]], [[0, 6, 300, 1000]]])
+    ours = bin_strides(counts)
+    total = 3510 + 4 * 0.5
+    expected = []
+    for cells in (0.5, 10.5, 500.5, 3000.5):
+        unbounded = np.sqrt(0.1 * total / cells)
+        expected.append(min(max(unbounded, 1.0), 8.0))
+    assert expected[0] == 8.0  # bounded
+    assert 1 < expected[1] < 8
+    assert expected[2:] == [1.0, 1.0]
+    np.testing.assert_allclose(ours, [expected])
 
 
 def test_on_target_tilts_by_loop():

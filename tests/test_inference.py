@@ -8,7 +8,7 @@ import pytest
 from numpyro import distributions as dist
 
 from distpert import inference
-from distpert.design import on_target_tilts, target_indices
+from distpert.design import bin_strides, on_target_tilts, target_indices
 from distpert.inference import Optimisation, SviResult, has_converged, n_epochs, optimise
 from distpert.model import Batch, Design, Priors
 from distpert.warm_start import factorise
@@ -50,6 +50,7 @@ def small_screen(n_groups=N_GROUPS, seed=0):
         "on_target": np.zeros((n_groups, 2)),
         "on_target_scale": np.full((n_groups, 2), 0.1),
         "log_concentration": np.full(N_GENES, 6.0),
+        "stride": bin_strides(counts),
     }
     return design, groups, start
 
@@ -72,7 +73,7 @@ def result(screen):
 
 def test_parameters_are_the_guides(screen, result):
     normals = {f"{name}_{part}" for name in ("response", "on_target") for part in ("mean", "scale")}
-    points = {f"{name}_value" for name in screen[2] if not name.startswith(("response", "on_target"))}
+    points = {f"{name}_value" for name in screen[2] if not name.startswith(("response", "on_target", "stride"))}
     assert result.parameters.keys() == points | normals
     for name, value in result.parameters.items():
         assert isinstance(value, np.ndarray)
@@ -178,6 +179,30 @@ def test_batches_are_even_and_cover_all_groups(monkeypatch, n_groups, batch_size
 def test_n_epochs(n_groups, settings, expected):
     defaults = {"max_epochs": 25, "min_steps": 120, "batch_size": 64}
     assert n_epochs(n_groups, Optimisation(**(defaults | settings))) == expected
+
+
+def test_shapes_are_in_logits_whatever_the_stride(screen):
+    design, groups, start = screen
+    hardly = Optimisation(max_epochs=1, min_steps=1, step_size=1e-9)
+    assert start["stride"].max() > 1.1
+    found = run(design, groups, start, settings=hardly).parameters
+    for name in ("common", "loading"):
+        np.testing.assert_allclose(found[f"{name}_value"], start[name], atol=1e-6)
+
+
+def test_a_longer_stride_moves_a_bin_further(screen):
+    design, groups, start = screen
+    one_step = Optimisation(max_epochs=1, min_steps=1, batch_size=N_GROUPS)
+    moved = [
+        run(design, groups, start | {"stride": np.full((N_GENES, N_BINS), unit)}, settings=one_step).parameters[
+            "common_value"
+        ]
+        - start["common"]
+        for unit in (1.0, 3.0)
+    ]
+    # The first step of Adam is the step size in each parameter, whatever the gradient.
+    np.testing.assert_allclose(np.abs(moved[0]), one_step.step_size, rtol=1e-3)
+    np.testing.assert_allclose(moved[1], 3 * moved[0], rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ from scipy import stats
 from scipy.special import gammaln, softmax
 
 from distpert.design import on_target_tilts, target_indices
-from distpert.model import Batch, Design, Priors, guide, model, rows, shifted_logits
+from distpert.model import SHAPES, Batch, Design, Priors, guide, model, rows, shifted_logits
 
 N_GENES, N_BINS, N_FACTORS, N_TILTS = 4, 5, 2, 2
 GENES = ["A", "B", "C", "D"]
 PERTURBATIONS = ["A", "B+A", "UNMEASURED", "C+UNMEASURED", "D"]
 N_PERTURBATIONS = len(PERTURBATIONS)
-PRIORS = Priors(common=1.5, context=0.7, loading=0.2, log_concentration=(5.0, 1.2), share=(2.0, 3.0))
+PRIORS = Priors(
+    common=1.5, context=0.7, loading=0.2, loading_smoothness=0.6, log_concentration=(5.0, 1.2), share=(2.0, 3.0)
+)
 
 
 def tiny(n_contexts=2, seed=0):
@@ -74,6 +76,14 @@ def walk(values, scale):
     return stats.norm.logpdf(np.diff(values, axis=-1, prepend=0), scale=scale).sum()
 
 
+def smooth_walk(values, scale, smoothness):
+    """Log density of walks whose steps are an autoregression, the first value and the first step independent."""
+    steps = np.diff(values, axis=-1)
+    total = stats.norm.logpdf(values[..., 0], scale=scale).sum() + stats.norm.logpdf(steps[..., 0], scale=scale).sum()
+    innovations = steps[..., 1:] - smoothness * steps[..., :-1]
+    return total + stats.norm.logpdf(innovations, scale=scale * np.sqrt(1 - smoothness**2)).sum()
+
+
 def logits_by_loop(design, groups, values):
     logits = np.zeros((len(groups.n_cells), N_GENES, N_BINS))
     for r, (p, c) in enumerate(zip(groups.perturbation, groups.context, strict=True)):
@@ -91,7 +101,8 @@ def logits_by_loop(design, groups, values):
 
 def log_joint_by_hand(design, groups, values, kernel, n_groups):
     values = {name: value.astype(float) for name, value in values.items()}
-    total = walk(values["common"], PRIORS.common) + walk(values["loading"], PRIORS.loading)
+    total = walk(values["common"], PRIORS.common)
+    total += smooth_walk(values["loading"], PRIORS.loading, PRIORS.loading_smoothness)
     if "context_shift" in values:
         total += walk(values["context_shift"], PRIORS.context)
     for k in range(N_FACTORS):
@@ -192,7 +203,9 @@ def test_guide_covers_the_model(n_contexts):
     scales = {
         f"{name}_scale": np.full_like(values[name], scale) for name, scale in (("response", 0.1), ("on_target", 0.7))
     }
-    guided = numpyro.handlers.trace(numpyro.handlers.seed(guide, 0)).get_trace(design, groups, values | scales)
+    stride = np.random.default_rng(1).uniform(1, 8, (N_GENES, N_BINS))
+    start = values | scales | {"stride": stride}
+    guided = numpyro.handlers.trace(numpyro.handlers.seed(guide, 0)).get_trace(design, groups, start)
     sites = {name: site for name, site in guided.items() if site["type"] == "sample"}
     assert sites.keys() == values.keys()
     for name, site in sites.items():
@@ -203,6 +216,8 @@ def test_guide_covers_the_model(n_contexts):
             assert (np.asarray(site["value"]) != values[name]).all()
         else:
             np.testing.assert_allclose(site["value"], values[name], rtol=1e-6)
+    for name in set(SHAPES) & sites.keys():
+        np.testing.assert_allclose(guided[f"{name}_value"]["value"], values[name] / stride, rtol=1e-6)
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, values), 0)
     modelled = numpyro.handlers.trace(story).get_trace(design, groups, 7, N_FACTORS, PRIORS)
     for name, site in sites.items():

@@ -48,7 +48,7 @@ class Changed:
     expected where it multiplies what the others tell of one; ``smoothing`` is how much of a residual is normal;
     without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing; without
     ``shared`` labels have no more in common for sharing genes; without ``by_number`` pairs are expected to be as strong
-    as single genes are.
+    as single genes are; without ``strides`` rare bins are optimised in steps as long as those of others.
     """
 
     num_draws: int
@@ -66,6 +66,7 @@ class Changed:
     null: bool = True
     shared: bool = True
     by_number: bool = True
+    strides: bool = True
 
     def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> "ChangedFit":
         with self.made():
@@ -110,6 +111,8 @@ class Changed:
                 change(kernels, "SHARED", kernels.SHARED[:1])
             if not self.by_number:
                 change(strengths, "SHRINK_LABELS", 1e9)
+            if not self.strides:
+                change(fitting, "bin_strides", lambda counts: np.ones(counts.shape[1:]))
             if not self.null:
                 change(fitted, "null_response", lambda common, loading, *_: np.zeros(len(loading)))
             yield
@@ -237,14 +240,16 @@ def variants(num_draws: int) -> list[tuple[str, Distpert | Changed]]:
         ("default", model()),
         ("factors=8", model(n_factors=8)),
         ("factors=32", model(n_factors=32)),
-        ("epochs=10", model(optimisation=Optimisation(max_epochs=10, min_steps=1))),
-        ("epochs=100-no-stopping-rule", model(optimisation=Optimisation(max_epochs=100, patience=100))),
+        ("epochs=25", model(optimisation=Optimisation(max_epochs=25, min_steps=1))),
+        ("epochs=200-no-stopping-rule", model(optimisation=Optimisation(max_epochs=200, patience=200))),
         ("step-size=0.02", model(optimisation=Optimisation(step_size=0.02))),
         ("step-size=0.08", model(optimisation=Optimisation(step_size=0.08))),
         ("smoother-loadings", model(priors=Priors(loading=0.03))),
         ("rougher-loadings", model(priors=Priors(loading=0.3))),
+        ("steps-of-loadings-independent", model(priors=Priors(loading_smoothness=0.0))),
+        ("all-bins-in-one-stride", Changed(num_draws=num_draws, strides=False)),
         ("smoother-common-shift", model(priors=Priors(common=0.2))),
-        ("higher-concentration", model(priors=Priors(log_concentration=(8.0, 1.5)))),
+        ("lower-concentration", model(priors=Priors(log_concentration=(6.0, 1.5)))),
         ("half-the-length-scale", Changed(num_draws=num_draws, length_factor=0.5)),
         ("twice-the-length-scale", Changed(num_draws=num_draws, length_factor=2.0)),
         ("rough-kernel-alone", Changed(num_draws=num_draws, powers=(1.0,))),

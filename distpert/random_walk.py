@@ -1,0 +1,78 @@
+"""Random walks whose steps resemble those before them: what is known of shifts along the bins."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro import distributions as dist
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+
+class SmoothWalk(dist.Distribution):
+    r"""Random walk along the last axis, whose steps are an autoregression.
+
+    .. math:: x_0 \sim \mathrm{Normal}(0, s^2), \qquad x_b = x_{b-1} + \delta_b, \qquad
+              \operatorname{cov}(\delta_a, \delta_b) = s^2 \rho^{|a - b|}
+
+    Without smoothness the walk goes on level where no cell tells otherwise; with it, it goes on in the direction it
+    had. That is what shifts of logits do: where a distribution moves, its logarithm changes the more the farther out.
+
+    Parameters
+    ----------
+    scale
+        Standard deviation s of each step.
+    smoothness
+        Correlation ρ of each step with the next, from 0 to below 1.
+    num_steps
+        Length of the walk.
+    """
+
+    arg_constraints = {  # noqa: RUF012 (numpyro reads this class attribute)
+        "scale": constraints.positive,
+        "smoothness": constraints.unit_interval,
+    }
+    support = constraints.real_vector
+    pytree_aux_fields = ("num_steps",)
+    pytree_data_fields = ("scale", "smoothness")
+
+    def __init__(
+        self, scale: ArrayLike, smoothness: ArrayLike, num_steps: int, *, validate_args: bool | None = None
+    ) -> None:
+        self.scale, self.smoothness, self.num_steps = jnp.asarray(scale), jnp.asarray(smoothness), num_steps
+        shape = jnp.broadcast_shapes(jnp.shape(scale), jnp.shape(smoothness))
+        super().__init__(shape, (num_steps,), validate_args=validate_args)
+
+    @property
+    def _new(self) -> Array:
+        """Standard deviation of what is new in a step."""
+        return self.scale * jnp.sqrt(1 - self.smoothness**2)
+
+    @validate_sample
+    def log_prob(self, value: Array) -> Array:
+        """Log density of ``value`` (..., num_steps)."""
+        steps = jnp.diff(value, axis=-1)
+        new = steps[..., 1:] - self.smoothness[..., None] * steps[..., :-1]
+        free = dist.Normal(0, self.scale[..., None]).log_prob(
+            jnp.concatenate([value[..., :1], steps[..., :1]], axis=-1)
+        )
+        return free.sum(-1) + dist.Normal(0, self._new[..., None]).log_prob(new).sum(-1)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw (..., num_steps)."""
+        noise = dist.Normal().sample(key, sample_shape + self.batch_shape + self.event_shape)
+        first, free, new = (
+            self.scale * noise[..., 0],
+            self.scale * noise[..., 1:2],
+            self._new[..., None] * noise[..., 2:],
+        )
+
+        def step(before: Array, change: Array) -> tuple[Array, Array]:
+            now = self.smoothness * before + change
+            return now, now
+
+        _, rest = jax.lax.scan(step, free[..., 0], jnp.moveaxis(new, -1, 0))
+        steps = jnp.concatenate([free, jnp.moveaxis(rest, 0, -1)], axis=-1)
+        return jnp.concatenate([first[..., None], steps], axis=-1).cumsum(axis=-1)
