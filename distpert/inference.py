@@ -27,12 +27,12 @@ class Optimisation:
     them. The run ends earlier when, over the last ``patience`` epochs, the loss fell by less than ``tolerance`` of
     what it has fallen in all.
 
-    After a third of the default, means of unseen perturbations are predicted as well; what takes longer is bins that hold
-    few cells, on which skewness and kurtosis rest (figures: documentation, "The model").
+    After a third of the default, means of unseen perturbations are predicted as well; what takes longer is bins that
+    hold few cells, on which skewness and kurtosis rest (figures: documentation, "The model").
     """
 
     max_epochs: int = 75
-    min_steps: int = 360
+    min_steps: int = 120
     batch_size: int = 64
     step_size: float = 0.04
     tolerance: float = 0.002
