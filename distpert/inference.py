@@ -35,7 +35,7 @@ class Optimisation:
     min_steps: int = 120
     batch_size: int = 64
     step_size: float = 0.04
-    tolerance: float = 0.002
+    tolerance: float = 0.0005
     patience: int = 15
 
     def __post_init__(self) -> None:
