@@ -121,6 +121,7 @@ def fit(
     optimisation = Optimisation() if optimisation is None else optimisation
     check_type("priors", priors, Priors, made_by="distpert.Priors(...)")
     check_type("optimisation", optimisation, Optimisation, made_by="distpert.Optimisation(...)")
+    _check_priors(priors)
     seed = check_seed(seed)
     counted = isinstance(adata, Histograms)
     if n_factors is not None and operator.index(n_factors) < 1:
@@ -177,6 +178,22 @@ def fit(
         },
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_priors(priors: Priors) -> None:
+    """Refuse scales and shares that no distribution has."""
+    positive: dict[str, tuple[float, ...]] = {
+        "common": (priors.common,),
+        "context": (priors.context,),
+        "loading": (priors.loading,),
+        "log_concentration": priors.log_concentration[1:],
+        "share": priors.share,
+    }
+    for name, values in positive.items():
+        if not all(0 < value < np.inf for value in values):
+            raise ValueError(f"Priors({name}=...) must be above 0, not {getattr(priors, name)}")
+    if not 0 <= priors.loading_smoothness < 1:
+        raise ValueError(f"Priors(loading_smoothness=...) must be from 0 to below 1, not {priors.loading_smoothness}")
 
 
 def _warn_of_bare_contexts(histograms: Histograms) -> None:

@@ -46,7 +46,7 @@ class SmoothWalk(dist.Distribution):
         super().__init__(shape, (num_steps,), validate_args=validate_args)
 
     @property
-    def _new(self) -> Array:
+    def _innovation_scale(self) -> Array:
         """Standard deviation of what is new in a step."""
         return self.scale * jnp.sqrt(1 - self.smoothness**2)
 
@@ -58,7 +58,7 @@ class SmoothWalk(dist.Distribution):
         free = dist.Normal(0, self.scale[..., None]).log_prob(
             jnp.concatenate([value[..., :1], steps[..., :1]], axis=-1)
         )
-        return free.sum(-1) + dist.Normal(0, self._new[..., None]).log_prob(new).sum(-1)
+        return free.sum(-1) + dist.Normal(0, self._innovation_scale[..., None]).log_prob(new).sum(-1)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw (..., num_steps)."""
@@ -66,7 +66,7 @@ class SmoothWalk(dist.Distribution):
         first, free, new = (
             self.scale * noise[..., 0],
             self.scale * noise[..., 1:2],
-            self._new[..., None] * noise[..., 2:],
+            self._innovation_scale[..., None] * noise[..., 2:],
         )
 
         def step(before: Array, change: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 import distpert
+from distpert import Priors
 from distpert.likelihood import dirichlet_categorical_log_prob
 from distpert.moments import MOMENTS, histogram_moments
 
@@ -288,6 +289,25 @@ def duplicated_genes(small):
         (duplicated_genes, {}, ValueError, r"duplicated gene symbols in adata.var_names: GENE1;.*names_make_unique"),
         (changed, {"n_factors": 0}, ValueError, r"n_factors must be at least 1, not 0"),
         (changed, {"n_factors": -2}, ValueError, r"n_factors must be at least 1, not -2"),
+        (changed, {"priors": Priors(loading=0.0)}, ValueError, r"Priors\(loading=...\) must be above 0, not 0.0"),
+        (
+            changed,
+            {"priors": Priors(share=(1.0, np.nan))},
+            ValueError,
+            r"Priors\(share=...\) must be above 0, not .*nan",
+        ),
+        (
+            changed,
+            {"priors": Priors(log_concentration=(6.0, -1.0))},
+            ValueError,
+            r"Priors\(log_concentration=...\) must",
+        ),
+        (
+            changed,
+            {"priors": Priors(loading_smoothness=1.0)},
+            ValueError,
+            r"smoothness=...\) must be from 0 to below 1",
+        ),
         (changed, {"n_bins": 1}, ValueError, r"n_bins must be at least 2, got 1"),
         (lambda s: s.adata.to_df(), {}, TypeError, r"expected an anndata.AnnData.*DataFrame"),
     ],
