@@ -59,7 +59,7 @@ def bin_strides(counts: NDArray) -> NDArray[np.float64]:
 
     .. math:: \max\Big(1, \min\Big(\sqrt{.1 / h_b}, 8\Big)\Big)
 
-    with h the histogram of all groups, to whose counts half a cell is added in each bin.
+    with h the histogram of all perturbed cells, to whose counts half a cell is added in each bin.
 
     Parameters
     ----------

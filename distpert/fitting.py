@@ -182,17 +182,16 @@ def fit(
 
 def _check_priors(priors: Priors) -> None:
     """Refuse scales and shares that no distribution has."""
-    positive: dict[str, tuple[float, ...]] = {
-        "common": (priors.common,),
-        "context": (priors.context,),
-        "loading": (priors.loading,),
-        "log_concentration": priors.log_concentration[1:],
-        "share": priors.share,
-    }
-    for name, values in positive.items():
-        if not all(0 < value < np.inf for value in values):
-            raise ValueError(f"Priors({name}=...) must be above 0, not {getattr(priors, name)}")
-    if not 0 <= priors.loading_smoothness < 1:
+    scale, pair = "a number above 0", "two numbers above 0"
+    wanted = {"common": scale, "context": scale, "loading": scale, "share": pair}
+    for name, what in (wanted | {"log_concentration": "a mean, and a standard deviation above 0"}).items():
+        given = getattr(priors, name)
+        values = np.asarray(given)
+        numbers = values.dtype.kind in "iuf" and values.shape == (() if what == scale else (2,))
+        positive = values[1:] if name == "log_concentration" and numbers else values
+        if not (numbers and np.isfinite(values).all() and (positive > 0).all()):
+            raise ValueError(f"Priors({name}=...) must be {what}, not {given!r}")
+    if not 0 <= np.float32(priors.loading_smoothness) < 1:
         raise ValueError(f"Priors(loading_smoothness=...) must be from 0 to below 1, not {priors.loading_smoothness}")
 
 

@@ -27,7 +27,7 @@ class SmoothWalk(dist.Distribution):
     smoothness
         Correlation ρ of each step with the next, from 0 to below 1.
     num_steps
-        Length of the walk.
+        Length of the walk, at least 2.
     """
 
     arg_constraints = {  # noqa: RUF012 (numpyro reads this class attribute)
@@ -63,11 +63,8 @@ class SmoothWalk(dist.Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw (..., num_steps)."""
         noise = dist.Normal().sample(key, sample_shape + self.batch_shape + self.event_shape)
-        first, free, new = (
-            self.scale * noise[..., 0],
-            self.scale * noise[..., 1:2],
-            self._innovation_scale[..., None] * noise[..., 2:],
-        )
+        first, free = jnp.split(self.scale[..., None] * noise[..., :2], 2, axis=-1)
+        new = self._innovation_scale[..., None] * noise[..., 2:]
 
         def step(before: Array, change: Array) -> tuple[Array, Array]:
             now = self.smoothness * before + change
@@ -75,4 +72,4 @@ class SmoothWalk(dist.Distribution):
 
         _, rest = jax.lax.scan(step, free[..., 0], jnp.moveaxis(new, -1, 0))
         steps = jnp.concatenate([free, jnp.moveaxis(rest, 0, -1)], axis=-1)
-        return jnp.concatenate([first[..., None], steps], axis=-1).cumsum(axis=-1)
+        return jnp.concatenate([first, steps], axis=-1).cumsum(axis=-1)

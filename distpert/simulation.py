@@ -63,7 +63,7 @@ def simulate(
     on_target: float = -2.0,
     seed: int = 0,
 ) -> Simulation:
-    """Draw a screen from the generative model that `fit` fits.
+    """Draw a screen from the generative model that `fit` fits, by default with rougher loadings than it expects.
 
     Parameters
     ----------

@@ -188,6 +188,12 @@ def test_shapes_are_in_logits_whatever_the_stride(screen):
     found = run(design, groups, start, settings=hardly).parameters
     for name in ("common", "loading"):
         np.testing.assert_allclose(found[f"{name}_value"], start[name], atol=1e-6)
+    # With contexts there is one site more.
+    twice = {name: np.repeat(getattr(design, name), 2, axis=0) for name in ("log_control", "tilts")}
+    shift = np.random.default_rng(0).normal(size=(2, N_GENES, N_BINS))
+    groups = groups._replace(context=np.arange(N_GROUPS) % 2)
+    found = run(design._replace(**twice), groups, start | {"context_shift": shift}, settings=hardly).parameters
+    np.testing.assert_allclose(found["context_shift_value"], shift, atol=1e-6)
 
 
 def test_a_longer_stride_moves_a_bin_further(screen):

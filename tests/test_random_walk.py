@@ -39,3 +39,14 @@ def test_steps_of_draws():
     lag = np.abs(np.subtract.outer(np.arange(5), np.arange(5)))
     np.testing.assert_allclose(correlation[1:, 1:], 0.8**lag, atol=0.02)
     assert np.abs(correlation[0, 1:]).max() < 0.02
+
+
+def test_a_scale_for_each_walk():
+    scale = np.array([0.1, 1.0, 10.0])
+    walks = SmoothWalk(scale, 0.8, 2)
+    drawn = np.asarray(walks.sample(jax.random.key(1), (10_000,)))
+    assert drawn.shape == (10_000, 3, 2)
+    np.testing.assert_allclose(drawn[..., 0].std(axis=0), scale, rtol=0.05)
+    np.testing.assert_allclose(np.diff(drawn, axis=-1)[..., 0].std(axis=0), scale, rtol=0.05)
+    alone = [SmoothWalk(s, 0.8, 2).log_prob(drawn[:5, i]) for i, s in enumerate(scale)]
+    np.testing.assert_allclose(walks.log_prob(drawn[:5]), np.stack(alone, axis=-1), rtol=1e-5)

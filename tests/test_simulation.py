@@ -21,6 +21,21 @@ def test_another_seed_another_screen(small):
     assert not np.allclose(other.truth["histogram"], small.truth["histogram"])
 
 
+def test_smooth_loadings_bend_less():
+    """Bends have the standard deviation of steps times √(2 (1 - ρ)); genes that nothing targets have no tilt."""
+
+    def bend(smoothness):
+        screen = distpert.simulate(
+            n_perturbations=20, n_genes=60, n_cells=5, concentration=1e9, loading=0.1, loading_smoothness=smoothness
+        )
+        logits = np.log(screen.truth["histogram"].to_numpy()[:, 0, -20:])
+        steps = np.diff(logits - logits.mean(axis=0), axis=-1)
+        return np.diff(steps, axis=-1).std() / steps.std()
+
+    for smoothness in (0.0, 0.9):
+        assert bend(smoothness) == pytest.approx(np.sqrt(2 * (1 - smoothness)), rel=0.1)
+
+
 def test_shapes(context_screen):
     adata, truth = context_screen.adata, context_screen.truth
     assert adata.shape == (2 * (200 + 10 * 60), 14)

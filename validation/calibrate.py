@@ -166,7 +166,9 @@ def by_stratum(posterior: xr.Dataset, stratifier: str) -> tuple[np.ndarray, np.n
     values = posterior[stratifier].broadcast_like(posterior["cramer"]).to_numpy().ravel()
     columns = [posterior[name].to_numpy().ravel() for name in ("cramer", "spread", "effect_size")]
     there = ~np.isnan(columns[0])
-    quarters = np.array_split(np.flatnonzero(there)[np.argsort(values[there])], posterior.sizes["stratum"])
+    quarters = np.array_split(
+        np.flatnonzero(there)[np.argsort(values[there], kind="stable")], posterior.sizes["stratum"]
+    )
     return tuple(np.array([array[quarter].mean() for quarter in quarters]) for array in columns)
 
 
