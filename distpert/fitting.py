@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -181,18 +181,22 @@ def fit(
 
 
 def _check_priors(priors: Priors) -> None:
-    """Refuse scales and shares that no distribution has."""
-    scale, pair = "a number above 0", "two numbers above 0"
-    wanted = {"common": scale, "context": scale, "loading": scale, "share": pair}
-    for name, what in (wanted | {"log_concentration": "a mean, and a standard deviation above 0"}).items():
+    """Refuse scales, shares and correlations that no distribution has."""
+    scale = ("a number above 0", (), lambda value: value > 0)
+    wanted: dict[str, tuple[str, tuple[int, ...], Callable[[NDArray], bool | np.bool_]]] = {
+        "common": scale,
+        "context": scale,
+        "loading": scale,
+        "loading_smoothness": ("from 0 to below 1", (), lambda value: 0 <= np.float32(value) < 1),
+        "log_concentration": ("a mean, and a standard deviation above 0", (2,), lambda values: values[1] > 0),
+        "share": ("two numbers above 0", (2,), lambda values: (values > 0).all()),
+    }
+    for name, (what, shape, holds) in wanted.items():
         given = getattr(priors, name)
         values = np.asarray(given)
-        numbers = values.dtype.kind in "iuf" and values.shape == (() if what == scale else (2,))
-        positive = values[1:] if name == "log_concentration" and numbers else values
-        if not (numbers and np.isfinite(values).all() and (positive > 0).all()):
+        numbers = values.dtype.kind in "iuf" and values.shape == shape and np.isfinite(values).all()
+        if not (numbers and holds(values)):
             raise ValueError(f"Priors({name}=...) must be {what}, not {given!r}")
-    if not 0 <= np.float32(priors.loading_smoothness) < 1:
-        raise ValueError(f"Priors(loading_smoothness=...) must be from 0 to below 1, not {priors.loading_smoothness}")
 
 
 def _warn_of_bare_contexts(histograms: Histograms) -> None:
