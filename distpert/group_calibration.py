@@ -99,7 +99,7 @@ _OfBlock: TypeAlias = Callable[[Block, NDArray, NDArray], tuple]
 
 
 def _intervals(prediction: Forecast, n_cells: NDArray[np.int64], grid: Grid) -> _OfBlock:
-    """Give ends of intervals, observed moments, whether they lie inside, and masses of transforms, of a block."""
+    """Give ends of intervals, observed moments, how far they lie inside, and masses of transforms, of a block."""
     if isinstance(prediction, ConformalPrediction):
         ends = prediction.intervals(grid.levels, None if prediction.mean_only else n_cells)
 

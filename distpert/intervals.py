@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from distpert.moments import histogram_moments
 
 Array = NDArray[np.floating]
-_ROUNDING = 1e-9  # of probabilities
 SAME = 4e-6  # relative difference up to which statistics in single precision are the same
 
 
@@ -70,15 +69,18 @@ def pit_bounds(draws: Array, observed: Array) -> tuple[Array, Array]:
     return below / size, (upto + 1) / size
 
 
-def covered(start: Array, end: Array, levels: Sequence[float]) -> NDArray[np.bool_]:
-    """Whether observations lie in their central intervals (level, …), from `pit_bounds`.
+def covered(start: Array, end: Array, levels: Sequence[float]) -> Array:
+    r"""Share (level, …) of each observation's transform that lies in the central interval of a level.
 
-    Draws that tie with the observation count half on each side of it: it lies within the interval of a level if the
-    middle of its bounds is no further from a half than half the level. Where a single value has much of the
-    probability, a calibrated prediction holds more often than the level says; `pit_masses` knows no such excess.
+    .. math:: \frac{\big(\min(F(x), 1 - \tfrac\alpha2) - \max(F(x^-), \tfrac\alpha2)\big)_+}{F(x) - F(x^-)}, \qquad
+              \alpha = 1 - \text{level}
+
+    from `pit_bounds`: the probability that the randomised transform is in the interval. A calibrated prediction holds
+    as often as the level says, however few draws there are and whatever ties.
     """
-    off = np.abs((start + end) / 2 - 0.5)
-    return off <= np.asarray(levels).reshape(-1, *[1] * np.ndim(off)) / 2 + _ROUNDING
+    tail = (1 - np.asarray(levels).reshape(-1, *[1] * np.ndim(start))) / 2
+    inside = np.minimum(end, 1 - tail) - np.maximum(start, tail)
+    return np.maximum(inside, 0) / (end - start)
 
 
 def pit_masses(start: Array, end: Array, edges: Array) -> Array:

@@ -35,7 +35,7 @@ def test_intervals_of_few_draws_hold_as_often_as_they_say(n_draws):
     lower, upper = central_intervals(draws, LEVELS)
     inside = ((lower <= seen) & (seen <= upper)).mean(axis=1)
     assert within_monte_carlo_error(inside, LEVELS, 20_000).all()
-    # The ranks are those of the same intervals, to one part in m + 1.
+    # The transforms are those of the same intervals, to the rank in which an end lies.
     by_rank = covered(*pit_bounds(draws, seen), LEVELS).mean(axis=1)
     np.testing.assert_allclose(by_rank, inside, atol=1 / (n_draws + 1))
     narrow = central_intervals(0.8 * draws, LEVELS)
@@ -72,21 +72,43 @@ def test_transform_of_a_discrete_prediction_is_uniform():
     assert not within_monte_carlo_error(other, np.full(10, 0.1), 40_000).all()
 
 
+@pytest.mark.parametrize("n_draws", [1, 7, 100, 399])
+def test_a_calibrated_prediction_is_covered_as_often_as_said_whatever_the_draws(n_draws):
+    rank = np.arange(n_draws + 1) / (n_draws + 1)  # exchangeable draws: each rank as often
+    levels = np.array([0.03, 0.5, 0.9, 0.95, 0.999])
+    held = covered(rank, rank + 1 / (n_draws + 1), levels).mean(axis=1)
+    np.testing.assert_allclose(held, levels, rtol=1e-9)
+
+
+@given(
+    probs=st.lists(st.integers(0, 9), min_size=2, max_size=4).filter(any),
+    n_draws=st.integers(1, 4),
+    level=st.sampled_from([0.3, 0.55, 0.9]),
+)
+def test_a_calibrated_prediction_of_few_values_is_covered_as_often_as_said(probs, n_draws, level):
+    prob, values = np.array(probs) / sum(probs), np.arange(len(probs))
+    *draws, seen = np.stack(np.meshgrid(*[values] * (n_draws + 1), indexing="ij")).reshape(n_draws + 1, -1)
+    weight = prob[np.stack([*draws, seen])].prod(axis=0)  # of every sample that there can be
+    held = covered(*pit_bounds(np.stack(draws), seen), [level])[0]
+    np.testing.assert_allclose(weight @ held, level, atol=1e-9)
+
+
 @given(
     draws=st.lists(st.integers(0, 3), min_size=1, max_size=12),
     seen=st.integers(0, 3),
     level=st.sampled_from([0.3, 0.55, 0.9]),
 )
-def test_ties_count_half_on_each_side(draws, seen, level):
+def test_coverage_is_how_often_the_randomised_transform_is_in_the_interval(draws, seen, level):
     start, end = pit_bounds(np.array(draws), np.array(seen))
     below, ties = sum(d < seen for d in draws), sum(d == seen for d in draws)
     assert (start, end) == pytest.approx((below / (len(draws) + 1), (below + ties + 1) / (len(draws) + 1)))
-    rank = (below + (ties + 1) / 2) / (len(draws) + 1)
-    assert covered(start, end, [level])[0] == (abs(rank - 0.5) <= level / 2 + 1e-9)
+    transform = start + (np.arange(20_000) + 0.5) / 20_000 * (end - start)
+    expected = (np.abs(transform - 0.5) <= level / 2).mean()
+    assert covered(start, end, [level])[0] == pytest.approx(expected, abs=2e-4)
 
 
-def test_what_all_draws_agree_on_is_covered():
-    assert covered(*pit_bounds(np.zeros((30, 1)), np.zeros(1)), LEVELS).all()
+def test_what_all_draws_agree_on_is_covered_as_the_transform_says():
+    np.testing.assert_allclose(covered(*pit_bounds(np.zeros((30, 1)), np.zeros(1)), LEVELS)[:, 0], LEVELS)
     assert not covered(*pit_bounds(np.zeros((30, 1)), np.ones(1)), LEVELS).any()
 
 
