@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from distpert.arguments import check_type
 from distpert.moments import EXPRESSION
-from distpert.resampling import Band, mean_over_groups, quantile_strata, selective_risk
+from distpert.resampling import Band, flatness, mean_over_groups, quantile_strata, selective_risk
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,14 +21,18 @@ STRATIFIERS = ("effect_size", "n_cells", "expression", "distance", "spread")
 SHARES = np.arange(1, 11) / 10
 POOLED = ("coverage", "width", "interval_score", "pit", "pit_cells")
 BY_PERTURBATION = "_by_perturbation"
-_BAND = "95 %, point by point, from resampling perturbations"
+_BAND = "95 %, point by point, or simultaneous where the name says so, from resampling perturbations"
 # long_name and units; the moments differ in their units.
 _ABOUT = {
     "coverage": ("share of observations in their central predictive interval", "1"),
     "width": ("mean width of central predictive intervals", "units of the moment"),
     "interval_score": ("mean interval score", "units of the moment"),
     "pit": ("density of the probability integral transform of moments of so many cells", "1"),
+    "pit_simultaneous": ("density of the transform of moments, all bars at once", "1"),
+    "pit_p_value": ("p-value of flatness of the density of the transform of moments", "1"),
     "pit_cells": ("density of the probability integral transform of single cells", "1"),
+    "pit_cells_simultaneous": ("density of the transform of single cells, all bars at once", "1"),
+    "pit_cells_p_value": ("p-value of flatness of the density of the transform of single cells", "1"),
     "coverage_by_expression": ("coverage of genes by their mean expression in controls", "1"),
     "coverage_by_stratum": ("coverage by stratum", "1"),
     "n_perturbations_by_stratum": ("perturbations with groups in the stratum", "perturbations"),
@@ -141,16 +145,34 @@ class _Pool:
             ends[:, alike] = mean_over_groups(rows[alike], groups, self.unit, self.n_resamples, self.seed)
         return Band(*ends.reshape(3, *values.shape[:-1]))
 
+    def flatness(self, density: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Simultaneous band, lower and upper (…, bar), and p-value (…), of densities (…, bar, group) as in `mean`."""
+        found = [
+            flatness(bars, self.present & ~np.isnan(bars).any(axis=0), self.unit, self.n_resamples, self.seed)
+            for bars in density.reshape(-1, *density.shape[-2:])
+        ]
+        lower, upper, p_value = (np.array(part) for part in zip(*found, strict=True))
+        shape = density.shape[:-1]
+        return lower.reshape(shape), upper.reshape(shape), p_value.reshape(shape[:-1])
+
 
 def _averages(pool: _Pool) -> _Variables:
     averages: _Variables = {}
     for name in POOLED:
         if (by_group := name + BY_PERTURBATION) not in pool.groups:
             continue
-        band = pool.mean(pool.values(by_group), pool.present)
-        if name.startswith("pit"):
-            band = Band(band.value, *(np.maximum(end - band.value + 1, 0) for end in band[1:]))
-        averages |= _with_band(name, pool.lead(by_group), band)
+        values, lead = pool.values(by_group), pool.lead(by_group)
+        band = pool.mean(values, pool.present)
+        if not name.startswith("pit"):
+            averages |= _with_band(name, lead, band)
+            continue
+        band = Band(band.value, *(np.maximum(end - band.value + 1, 0) for end in band[1:]))
+        lower, upper, p_value = pool.flatness(values)
+        averages |= _with_band(name, lead, band) | {
+            f"{name}_simultaneous_lower": (lead, lower),
+            f"{name}_simultaneous_upper": (lead, upper),
+            f"{name}_p_value": (lead[:-1], p_value),
+        }
     return averages
 
 

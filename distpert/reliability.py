@@ -51,8 +51,9 @@ def calibration(
     r"""Ask how often the intervals of a prediction hold, how wide they are, and where.
 
     Intervals are of the moments that as many cells as were observed would show (`Prediction.moments` with ``n_cells``).
-    Averages are over the genes of a group, a perturbation in a context, and over groups. Bands of 95 %, point by point,
-    come from resampling perturbations (`distpert.resampling`): genes of one perturbation are dependent.
+    Averages are over the genes of a group, a perturbation in a context, and over groups. Bands of 95 %, point by point
+    unless they are called simultaneous, come from resampling perturbations (`distpert.resampling`): genes of one
+    perturbation are dependent.
 
     Parameters
     ----------
@@ -80,6 +81,10 @@ def calibration(
         - ``coverage``, ``width``, ``interval_score`` (moment, level), ``pit`` (moment, pit_bin), ``pit_cells``
           (pit_bin). With ``_lower`` and ``_upper``: the band; for transforms, densities that a calibrated prediction
           has 1 of, the band is that of the resampling shifted to be around 1: where 95 % of the heights should lie.
+        - ``pit_simultaneous_lower``, ``pit_simultaneous_upper`` (moment, pit_bin), ``pit_p_value`` (moment), and of
+          single cells ``pit_cells_simultaneous_lower``, ``pit_cells_simultaneous_upper`` (pit_bin),
+          ``pit_cells_p_value``: the band in which all bars of a calibrated prediction lie at once, in 95 % of screens,
+          and the p-value of a flat density (`distpert.resampling.flatness`).
         - ``coverage_by_stratum`` with its band (stratifier, stratum, moment, level), ``mean_by_stratum`` and
           ``n_perturbations_by_stratum`` (stratifier, stratum). Stratifiers are ``effect_size``: Cramér distance
           between held-out cells and controls, without what the sampling of either adds; ``n_cells``; ``expression``:
@@ -95,8 +100,8 @@ def calibration(
         cells, in units of expression as the Cramér distance is. Groups without cells are NaN, and of a group of one
         cell all but the mean, which is left out of averages.
 
-        Conformal intervals have no ``pit``, ``pit_cells`` and ``cramer``, and only the mean where the method predicts
-        nothing else. A stratifier that is not known has NaN.
+        Conformal intervals have no ``cramer`` and nothing that begins with ``pit``, and only the mean where the method
+        predicts nothing else. A stratifier that is not known has NaN.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Averages over groups, with bands from resampling perturbations; strata; risk of the most confident predictions.
+"""Averages over groups, with bands from resampling perturbations; flatness; strata; risk of the surest predictions.
 
 A group is a perturbation in a context. Genes and contexts of one perturbation are dependent in ways that nobody knows,
 so a resample takes or leaves a perturbation as a whole, with all its groups (the cluster bootstrap; Davison & Hinkley
@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 INTERVAL = (0.025, 0.975)  # a band's ends, point by point
+SIMULTANEOUS = 0.95  # share of resamples that lie in a simultaneous band with all their bars
+ROUNDING = 1e-6  # densities that differ by less, and standard deviations below, are rounding
 
 
 class Band(NamedTuple):
@@ -22,6 +24,14 @@ class Band(NamedTuple):
     value: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+
+
+class Flatness(NamedTuple):
+    """Ends of the simultaneous band (bar,) around a density of 1, and the p-value of one; NaN without resamples."""
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    p_value: float
 
 
 def mean_over_groups(
@@ -49,17 +59,51 @@ def mean_over_groups(
     n_resamples, seed
         How often perturbations are resampled, and the seed of it.
     """
-    values, (names, unit) = values[..., present], np.unique(unit[present], return_inverse=True)
-    if not len(names):
+    sums, sizes = _by_perturbation(values, present, unit)
+    if not len(sizes):
         return Band(*np.full((3, *values.shape[:-1]), np.nan))
-    belongs = (unit[:, None] == np.arange(len(names))).astype(np.float64)
-    sums, sizes = values @ belongs, belongs.sum(axis=0)
     mean = sums.sum(axis=-1) / sizes.sum()
-    if len(names) < 2:
+    if len(sizes) < 2:
         return Band(mean, *np.full((2, *mean.shape), np.nan))
-    weights = _weights(len(names), n_resamples, seed)
-    lower, upper = np.quantile(sums @ weights.T / (weights @ sizes), INTERVAL, axis=-1)
+    lower, upper = np.quantile(_resampled_means(sums, sizes, n_resamples, seed), INTERVAL, axis=-1)
     return Band(mean, lower, upper)
+
+
+def flatness(
+    density: Float[np.ndarray, "bar group"],
+    present: Bool[np.ndarray, " group"],
+    unit: Int[np.ndarray, " group"],
+    n_resamples: int,
+    seed: int,
+) -> Flatness:
+    r"""Ask whether a mean density is flat, of all its bars at once: the bootstrap of the largest deviation.
+
+    .. math:: M^* = \max_b \frac{|\bar x_b^* - \bar x_b|}{s_b}, \qquad
+              M = \max_b \frac{|\bar x_b - 1|}{s_b}, \qquad
+              p = \frac{1 + \#\{M^* \ge M\}}{1 + \#\text{resamples}}
+
+    with :math:`\bar x^*` as in `mean_over_groups` and :math:`s_b` its standard deviation; the band is
+    :math:`1 \pm q s_b`, not below 0, with q the 95 % quantile of :math:`M^*`. A bar that no resample changes says
+    nothing where it is 1; where it is not, as one that is empty in every group, no resample would make it 1, and p is
+    the least that there can be.
+
+    Parameters
+    ----------
+    density
+        One histogram for each group, 1 in each bar if flat.
+    present, unit, n_resamples, seed
+        As `mean_over_groups` takes them.
+    """
+    sums, sizes = _by_perturbation(density, present, unit)
+    if len(sizes) < 2:
+        nothing = np.full(len(density), np.nan)
+        return Flatness(nothing, nothing, np.nan)
+    mean, resampled = sums.sum(axis=-1) / sizes.sum(), _resampled_means(sums, sizes, n_resamples, seed)
+    spread = resampled.std(axis=-1)
+    largest = _standardised(resampled - mean[:, None], spread[:, None]).max(axis=0)
+    reached = largest >= _standardised(mean - 1, spread).max()
+    half = np.quantile(largest, SIMULTANEOUS) * spread
+    return Flatness(np.maximum(1 - half, 0), 1 + half, (1 + int(reached.sum())) / (1 + n_resamples))
 
 
 def selective_risk(
@@ -101,6 +145,29 @@ def quantile_strata(values: NDArray[np.floating], n_strata: int) -> NDArray[np.i
         limits = np.quantile(values[known], np.arange(1, n_strata) / n_strata)
         strata[known] = np.searchsorted(limits, values[known])
     return strata
+
+
+def _by_perturbation(
+    values: NDArray[np.floating], present: NDArray[np.bool_], unit: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give sums (…, perturbation) over the groups that are present, and how many these are (perturbation,)."""
+    names, unit = np.unique(unit[present], return_inverse=True)
+    belongs = (unit[:, None] == np.arange(len(names))).astype(np.float64)
+    return values[..., present] @ belongs, belongs.sum(axis=0)
+
+
+def _resampled_means(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], n_resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Mean over the groups of each resample (…, resample)."""
+    weights = _weights(len(sizes), n_resamples, seed)
+    return sums @ weights.T / (weights @ sizes)
+
+
+def _standardised(deviation: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many standard deviations: 0 where it is rounding, far above any other where the spread is."""
+    size = np.abs(deviation)
+    return np.where(size > ROUNDING, size / np.maximum(spread, ROUNDING), 0)
 
 
 def _weights(n_units: int, n_resamples: int, seed: int) -> NDArray[np.float64]:

@@ -239,8 +239,9 @@ def test_coverage(table, ax):
 def test_transforms(table, ax, moment):
     assert plot_pit(table, moment, ax=ax) is ax
     of = table if moment == "cells" else table.sel(moment=moment)
-    value, lower, upper = (of[("pit_cells" if moment == "cells" else "pit") + end] for end in ("", "_lower", "_upper"))
-    *bars, band = ax.patches
+    name = "pit_cells" if moment == "cells" else "pit"
+    value, lower, upper = (of[name + end] for end in ("", "_lower", "_upper"))
+    *bars, band, highest, lowest = ax.patches
     np.testing.assert_array_equal([bar.get_height() for bar in bars], value)
     outside = ((value < lower) | (value > upper)).to_numpy()
     assert [bool(bar.get_hatch()) for bar in bars] == outside.tolist()
@@ -248,6 +249,12 @@ def test_transforms(table, ax, moment):
     np.testing.assert_allclose(steps, np.linspace(0, 1, 11))
     np.testing.assert_array_equal(ends, upper)
     np.testing.assert_array_equal(base, lower)
+    for outline, end in ((highest, "upper"), (lowest, "lower")):
+        np.testing.assert_array_equal(outline.get_data().values, of[f"{name}_simultaneous_{end}"])
+        assert not outline.get_fill()
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    p_value = float(of[f"{name}_p_value"])
+    assert labels == ["95 % band, each bar", f"95 % band, all bars (flat: p = {p_value:.2g})"]
     assert ax.get_title() == ("single cells" if moment == "cells" else moment)
 
 

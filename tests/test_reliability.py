@@ -14,6 +14,7 @@ from distpert.conformal import conformalise
 from distpert.embeddings import as_embeddings
 from distpert.moments import MOMENTS
 from distpert.reliability import calibration, combine_calibrations, without_latent_uncertainty
+from distpert.resampling import flatness
 from distpert.scores import cramer
 from distpert.screen_counts import count_histograms
 
@@ -123,6 +124,19 @@ def test_bands_are_about_the_value_and_for_transforms_about_one(table):
     assert ((table["coverage_lower"] <= table["coverage"]) & (table["coverage"] <= table["coverage_upper"])).all()
     assert (table["width_lower"] < table["width_upper"]).all()
     assert ((table["pit_lower"] <= 1) & (table["pit_upper"] >= 1) & (table["pit_lower"] >= 0)).all()
+
+
+def test_transforms_have_a_band_of_all_bars_and_a_p_value(table):
+    rows = [("pit", {"moment": moment}) for moment in MOMENTS] + [("pit_cells", {})]
+    unit = np.repeat([1, 0, 2], 2)  # labels sorted: the band is that of one seed
+    for name, at in rows:
+        by_group = table[f"{name}_by_perturbation"].sel(at).to_numpy().reshape(5, 6)
+        lower, upper, p_value = flatness(by_group, ~np.isnan(by_group[0]), unit, 200, 0)
+        np.testing.assert_allclose(table[f"{name}_simultaneous_lower"].sel(at), lower)
+        np.testing.assert_allclose(table[f"{name}_simultaneous_upper"].sel(at), upper)
+        assert table[f"{name}_p_value"].sel(at) == p_value
+    assert table["pit_p_value"].dims == ("moment",) and table["pit_cells_p_value"].dims == ()
+    assert table["pit_simultaneous_upper"].dims == ("moment", "pit_bin")
 
 
 def test_every_variable_says_what_it_is_in_which_units(table):
@@ -241,6 +255,8 @@ def test_copies_of_one_gene_make_no_narrower_bands():
 def test_one_perturbation_has_no_band():
     found = calibration(*toy(1, 3), **OPTIONS)
     assert found["coverage"].notnull().all() and found["coverage_lower"].isnull().all()
+    for name in ("pit", "pit_cells"):
+        assert found[f"{name}_simultaneous_upper"].isnull().all() and found[f"{name}_p_value"].isnull().all()
 
 
 def test_a_single_cell_has_a_mean_and_no_other_moment():
@@ -260,6 +276,10 @@ def test_a_single_cell_has_a_mean_and_no_other_moment():
         xr.testing.assert_allclose(found[name].drop_sel(moment="mean"), pooled)
         everyone = found[f"{name}_by_perturbation"].sel(moment="mean").mean("perturbation")
         xr.testing.assert_allclose(found[name].sel(moment="mean"), everyone)
+    alone = combine_calibrations(of_others, n_resamples=200)
+    for name in ("pit_simultaneous_lower", "pit_simultaneous_upper", "pit_p_value"):
+        xr.testing.assert_allclose(found[name].drop_sel(moment="mean"), alone[name].drop_sel(moment="mean"))
+        assert found[name].notnull().all() and not np.allclose(found[name], alone[name])
     for stratifier in ("n_cells", "expression"):
         assert found["coverage_by_stratum"].sel(stratifier=stratifier, stratum=0).notnull().all()
 
@@ -317,7 +337,7 @@ def test_conformal_intervals_are_calibrated_the_same_way():
     )
     intervals = conformalise(tested, calibrating, adata)
     found = calibration(intervals, adata, **few)
-    assert not {"pit", "pit_cells", "cramer"} & set(found)
+    assert "cramer" not in found and not [name for name in found if name.startswith("pit")]
     summary = intervals.summary(0.8, n_cells=40)
     counts = count_histograms(adata, bins=prediction.training).select(tested.perturbations)
     seen = np.array([held_out_moments(c, prediction.training.centers.to_numpy()) for c in counts.counts.values[1:]])
@@ -369,7 +389,7 @@ def test_folds_pooled_are_what_the_union_is(prediction, held_out, context_fit, t
 
 def test_a_perturbation_of_two_folds_is_one_for_the_resampling(table):
     twice = combine_calibrations(table, table, n_resamples=200)
-    for name in ("coverage", "coverage_lower", "coverage_upper", "pit_upper", "selective_risk"):
+    for name in ("coverage", "coverage_lower", "coverage_upper", "pit_upper", "pit_p_value", "selective_risk"):
         xr.testing.assert_allclose(twice[name], table[name])
     assert twice.sizes["perturbation"] == 6
     assert (twice["n_perturbations_by_stratum"].sel(stratifier="expression") == 3).all()

@@ -1,10 +1,11 @@
-"""Bands against loops over resamples and known variances; strata against pandas; selective risk by hand."""
+"""Bands against loops over resamples and known truths; strata against pandas; selective risk by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from distpert.resampling import INTERVAL, mean_over_groups, quantile_strata, selective_risk
+from distpert.resampling import INTERVAL, flatness, mean_over_groups, quantile_strata, selective_risk
 
 
 def test_mean_and_band_are_those_of_a_loop_over_resamples():
@@ -50,6 +51,87 @@ def test_no_band_without_perturbations_to_resample(n_present):
     curve = selective_risk(np.ones(n_present), np.ones(n_present), np.array([0.5, 1]), 10, 0)
     assert np.isnan([curve.lower, curve.upper]).all()
     assert (curve.value == 1).all() if n_present else np.isnan(curve.value).all()
+
+
+# ------------------------------------------------------------------------------------------------- all bars at once
+
+
+def densities(rng, n_perturbations, spread=1.0, n_genes=100, n_bars=20):
+    """Transforms of normals that share half their variance with the genes of their perturbation, or too wide ones."""
+    shared = rng.normal(size=(n_perturbations, 1)) * np.sign(rng.normal(size=n_genes))
+    of_genes = stats.norm.cdf(spread * np.sqrt(0.5) * (shared + rng.normal(size=shared.shape)))
+    bar = np.minimum(of_genes * n_bars, n_bars - 1).astype(int)
+    counts = np.zeros((n_bars, n_perturbations))
+    np.add.at(counts, (bar, np.arange(n_perturbations)[:, None]), 1)
+    return counts / n_genes * n_bars
+
+
+def each_its_own(density):
+    return density, np.ones(density.shape[1], bool), np.arange(density.shape[1])
+
+
+def test_simultaneous_band_and_p_value_are_those_of_a_loop_over_resamples():
+    rng = np.random.default_rng(6)
+    density, unit, present = 1 + 0.2 * rng.normal(size=(4, 24)), np.arange(24) % 9, np.arange(24) % 5 > 0
+    density[:, ~present] = np.nan
+    found = flatness(density, present, unit, 300, 1)
+    means = []
+    for weight in np.random.default_rng(1).multinomial(9, np.full(9, 1 / 9), size=300):
+        drawn = np.repeat(np.arange(9), weight)
+        means.append(np.mean([density[:, r] for p in drawn for r in np.flatnonzero((unit == p) & present)], axis=0))
+    mean, spread = np.nanmean(density, axis=1), np.std(means, axis=0)
+    largest = [max(abs(resampled - mean) / spread) for resampled in means]
+    q = np.quantile(largest, 0.95)
+    np.testing.assert_allclose(found.lower, np.maximum(1 - q * spread, 0))
+    np.testing.assert_allclose(found.upper, 1 + q * spread)
+    reached = sum(m >= max(abs(mean - 1) / spread) for m in largest)
+    assert 0 < reached < 300 and found.p_value == (1 + reached) / 301
+
+
+def test_p_value_of_a_flat_truth_is_about_uniform_with_many_perturbations_and_often_small_with_few():
+    rng = np.random.default_rng(7)
+    # The first as docs/calibration.md has it, from more simulations; of a uniform p-value it would be .05.
+    for n_perturbations, documented in ((250, [0.07, 0.25, 0.5]), (60, [0.12])):
+        found = (flatness(*each_its_own(densities(rng, n_perturbations)), 99, i) for i in range(300))
+        p_values = np.array([[one.p_value] for one in found])
+        below, share = (p_values <= [0.05, 0.25, 0.5][: len(documented)]).mean(axis=0), np.array(documented)
+        assert (np.abs(below - share) < 3 * np.sqrt(share * (1 - share) / 300)).all()
+
+
+def test_too_narrow_a_prediction_is_not_flat():
+    density = densities(np.random.default_rng(8), 60, spread=1.6)
+    found = flatness(*each_its_own(density), 999, 0)
+    assert found.p_value == 1 / 1000
+    mean = density.mean(axis=1)
+    assert (mean[[0, -1]] > found.upper[[0, -1]]).all() and mean[10] < found.lower[10]
+
+
+def test_bands_of_all_bars_hold_those_of_each():
+    given = *each_its_own(densities(np.random.default_rng(9), 60)), 1000, 0
+    band, found = mean_over_groups(*given), flatness(*given)
+    assert (found.upper - 1 > band.upper - band.value).all() and (found.lower - 1 < band.lower - band.value).all()
+
+
+def test_bars_that_no_resample_changes():
+    density = 1 + 0.1 * np.random.default_rng(10).normal(size=(3, 30))
+    density -= density.mean(axis=1, keepdims=True) - 1.01  # as good as flat
+    without = flatness(*each_its_own(density), 99, 0)
+    at_one = flatness(*each_its_own(np.vstack([density, np.ones(30)])), 99, 0)
+    assert at_one.p_value == without.p_value > 0.5
+    np.testing.assert_allclose([at_one.lower[-1], at_one.upper[-1]], 1)
+    np.testing.assert_allclose([at_one.lower[:3], at_one.upper[:3]], without[:2])
+    empty = flatness(*each_its_own(np.vstack([density, np.zeros(30)])), 99, 0)
+    assert empty.p_value == 1 / 100 and empty.lower[-1] == empty.upper[-1] == 1
+    assert flatness(*each_its_own(np.ones((1, 30))), 99, 0).p_value == 1  # one bar holds everything
+
+
+@pytest.mark.parametrize("n_present", [0, 1])
+def test_nothing_is_known_to_be_flat_without_perturbations_to_resample(n_present):
+    found = flatness(np.ones((3, 2)), np.arange(2) < n_present, np.arange(2), 10, 0)
+    assert np.isnan([*found.lower, *found.upper, found.p_value]).all() and len(found.lower) == 3
+
+
+# ----------------------------------------------------------------------------------------- selective risk and strata
 
 
 def test_selective_risk_by_hand():

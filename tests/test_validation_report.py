@@ -405,6 +405,7 @@ def test_calibration_from_end_to_end(scripts, files, tmp_path, capsys):
     scripts["calibrate"].main(settings)
     text = (tmp_path / "calibration.md").read_text()
     assert "6 perturbations left out" in text
+    assert "| of 20 bars outside their band | of 20 bars outside the band of all at once | p-value of flat" in text
     assert (tmp_path / "calibration.png").exists()
     rows = pd.read_csv(tmp_path / "calibration.csv").set_index(["method", "moment", "level"])
     for method in ("distpert", "dirichlet_alone"):

@@ -134,13 +134,16 @@ def write(out: Path, tables: dict[str, xr.Dataset]) -> None:
         wide = wide.loc[order].reset_index()
         lines = [[row[0], f"`{row[1]}`", *(f"{value:.3g}" for value in row[2:])] for row in wide.to_numpy().tolist()]
         text += [f"## {name.replace('_', ' ')}", "", *markdown(["moment", "method", *SHOWN], lines), ""]
-    outside = ((posterior["pit"] < posterior["pit_lower"]) | (posterior["pit"] > posterior["pit_upper"])).sum("pit_bin")
-    ends = posterior["pit"].min("pit_bin"), posterior["pit"].max("pit_bin")
-    lines = [
-        [moment, int(outside.sel(moment=moment)), *(f"{float(end.sel(moment=moment)):.2f}" for end in ends)]
-        for moment in posterior["moment"].to_numpy().tolist()
-    ]
-    heads = ["moment", f"of {posterior.sizes['pit_bin']} bars outside their band", "lowest", "highest"]
+    pit, n_bars = posterior["pit"], posterior.sizes["pit_bin"]
+    each, at_once = (
+        ((pit < posterior[f"{band}_lower"]) | (pit > posterior[f"{band}_upper"])).sum("pit_bin").to_numpy()
+        for band in ("pit", "pit_simultaneous")
+    )
+    p_value = [f"{value:.2g}" for value in posterior["pit_p_value"].to_numpy()]
+    ends = ([f"{value:.2f}" for value in end.to_numpy()] for end in (pit.min("pit_bin"), pit.max("pit_bin")))
+    lines = list(zip(posterior["moment"].to_numpy(), each, at_once, p_value, *ends, strict=True))
+    bands = [f"of {n_bars} bars outside {band}" for band in ("their band", "the band of all at once")]
+    heads = ["moment", *bands, "p-value of flatness", "lowest", "highest"]
     text += ["## transforms", "", *markdown(heads, lines), ""]
     risk = posterior["selective_risk"]
     text += ["## selective risk", "", *markdown(

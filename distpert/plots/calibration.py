@@ -52,7 +52,7 @@ def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None = None) -> Axes:
-    """Plot the density of probability integral transforms with the band in which a calibrated prediction's lies.
+    """Plot the density of probability integral transforms with the bands in which a calibrated prediction's lies.
 
     Parameters
     ----------
@@ -66,9 +66,10 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     Returns
     -------
     Axes
-        Bars, those outside the 95 % band in another colour and hatched. Flat: calibrated; ∪: over-confident; ∩: too
-        wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside on average. One perturbation has no
-        band.
+        Bars; filled, the 95 % band of each by itself, with bars outside it in another colour and hatched; between two
+        lines, the simultaneous band, and in the legend the p-value of a flat density. Flat: calibrated; ∪:
+        over-confident; ∩: too wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside the filled
+        band on average, while all are between the lines with probability 95 %. One perturbation has no bands.
 
     Raises
     ------
@@ -81,6 +82,7 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     name = "pit_cells" if moment == "cells" else "pit"
     table = calibration if moment == "cells" else calibration.sel(moment=moment)
     value, lower, upper = (table[name + end].to_numpy() for end in ("", "_lower", "_upper"))
+    lowest, highest = (table[f"{name}_simultaneous_{end}"].to_numpy() for end in ("lower", "upper"))
     what = "single cells" if moment == "cells" else moment
     if np.isnan(value).all():
         raise ValueError(f"there are no transforms of {what}: each group has a single cell, which has but a mean")
@@ -93,12 +95,15 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     for bar, out in zip(bars, outside, strict=True):
         bar.set_hatch("///" if out else "")
     if has_band := not np.isnan(lower).all():
-        ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band if calibrated")
+        ax.stairs(upper, edges, baseline=lower, fill=True, color=CONTROL, alpha=0.3, label="95 % band, each bar")
+        of_all = f"95 % band, all bars (flat: p = {float(table[f'{name}_p_value']):.2g})"
+        for ends, label in ((highest, of_all), (lowest, None)):
+            ax.stairs(ends, edges, baseline=None, color=CONTROL, lw=0.9, label=label)
     ax.axhline(1, color=CONTROL, ls="--", lw=1)
     ax.set(xlabel="probability integral transform", ylabel="density", title=what, xlim=(0, 1))
-    ax.set_ylim(0, 1.25 * np.nanmax([*value, *upper]))  # room for the legend
+    ax.set_ylim(0, 1.35 * np.nanmax([*value, *highest]))  # room for the legend
     if has_band:
-        ax.legend(frameon=False, fontsize="small", loc="upper right")
+        ax.legend(frameon=False, fontsize="small", loc="upper right", handlelength=1.2)
     return ax
 
 
