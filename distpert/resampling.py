@@ -78,12 +78,14 @@ def flatness(
 ) -> Flatness:
     r"""Ask whether a mean density is flat, of all its bars at once: the bootstrap of the largest deviation.
 
-    .. math:: M^* = \max_b \frac{|\bar x_b^* - \bar x_b|}{s_b}, \qquad
+    .. math:: M^* = \max_b \frac{|\bar x_b^* - \bar x_b|}{s_b^*}, \qquad
               M = \max_b \frac{|\bar x_b - 1|}{s_b}, \qquad
-              p = \frac{1 + \#\{M^* \ge M\}}{1 + \#\text{resamples}}
+              p = \frac{1 + \#\{M^* \ge M\}}{1 + \#\text{resamples}}, \qquad
+              s^{*2} = \frac{\sum_p w_p (\sum_{r \in R_p} x_r - |R_p| \bar x^*)^2}{(\sum_p w_p |R_p|)^2}
 
-    with :math:`\bar x^*` as in `mean_over_groups` and :math:`s_b` its standard deviation; the band is
-    :math:`1 \pm q s_b`, not below 0, with q the 95 % quantile of :math:`M^*`. A bar that no resample changes says
+    with :math:`\bar x^*` as in `mean_over_groups`, the standard error :math:`s^*` of the resample itself
+    (bootstrap-t) and s that of all, with weights of 1; the band is :math:`1 \pm q s_b`, not below 0, with q the 95 %
+    quantile of :math:`M^*`. A bar that no resample changes says
     nothing where it is 1; where it is not, as one that is empty in every group, no resample would make it 1, and p is
     the least that there can be.
 
@@ -98,11 +100,14 @@ def flatness(
     if len(sizes) < 2:
         nothing = np.full(len(density), np.nan)
         return Flatness(nothing, nothing, np.nan)
-    mean, resampled = sums.sum(axis=-1) / sizes.sum(), _resampled_means(sums, sizes, n_resamples, seed)
-    spread = resampled.std(axis=-1)
-    largest = _standardised(resampled - mean[:, None], spread[:, None]).max(axis=0)
-    reached = largest >= _standardised(mean - 1, spread).max()
-    half = np.quantile(largest, SIMULTANEOUS) * spread
+    mean, weights = sums.sum(axis=-1) / sizes.sum(), _weights(len(sizes), n_resamples, seed).T
+    rest, total = sums - mean[:, None] * sizes, sizes @ weights
+    error = np.sqrt((rest**2).sum(axis=-1)) / sizes.sum()
+    deviation = rest @ weights / total
+    squares = rest**2 @ weights - 2 * deviation * ((rest * sizes) @ weights) + deviation**2 * (sizes**2 @ weights)
+    largest = _standardised(deviation, np.sqrt(np.maximum(squares, 0)) / total).max(axis=0)
+    reached = largest >= _standardised(mean - 1, error).max()
+    half = np.quantile(largest, SIMULTANEOUS) * error
     return Flatness(np.maximum(1 - half, 0), 1 + half, (1 + int(reached.sum())) / (1 + n_resamples))
 
 
