@@ -79,8 +79,8 @@ def width_at_coverage(calibration: xr.Dataset, coverage: float | Sequence[float]
     Returns
     -------
     DataArray
-        (moment, coverage), linear between the levels, in the units of the moments; NaN where the intervals of a moment
-        hold that often at none of the levels, or more often at all of them.
+        (moment, coverage), linear between the levels, in the units of the moments; the least of those that hold as
+        often. NaN where the intervals of a moment hold that often at none of the levels, or more often at all of them.
 
     Raises
     ------
@@ -102,7 +102,11 @@ def width_at_coverage(calibration: xr.Dataset, coverage: float | Sequence[float]
             f"no interval holds as seldom as {below[0]:g} of the time: coverages go from {held.min():.3g} to "
             f"{held.max():.3g}. Ask for one of these, or give calibration lower levels="
         )
-    found = [np.interp(asked, *row, left=np.nan, right=np.nan) for row in zip(held, width, strict=True)]
+    first = [np.unique(row, return_index=True)[1] for row in held]
+    found = [
+        np.interp(asked, of_held[i], of_width[i], left=np.nan, right=np.nan)
+        for of_held, of_width, i in zip(held, width, first, strict=True)
+    ]
     coords = {"moment": calibration["moment"].to_numpy(), "coverage": asked}
     attrs = {"long_name": "mean width of intervals that hold so often", "units": "units of the moment"}
     return xr.DataArray(np.stack(found), coords, ("moment", "coverage"), "width", attrs)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.draws import Block
+from distpert.intervals import moments_of_cells
 from distpert.labels import listed
-from distpert.moments import MOMENTS, histogram_moments
+from distpert.moments import MOMENTS
 from distpert.observed import observed_cells
 from distpert.statistics import attributes
 
@@ -55,7 +56,7 @@ def build_datatree(
     if adata is not None:
         counts = observed_counts(prediction, adata)
         n_cells = counts.isel(gene=0).sum("bin")
-        moments = histogram_moments(counts.to_numpy() / n_cells.to_numpy()[..., None, None], fit.centers.astype(float))
+        moments = moments_of_cells(counts.to_numpy(), fit.centers)
         observed = {
             name: (counts.dims[:-1], value, attributes(name)) for name, value in zip(MOMENTS, moments, strict=True)
         }

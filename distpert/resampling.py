@@ -48,7 +48,7 @@ def mean_over_groups(
               w \sim \mathrm{Multinomial}(P, 1/P)
 
     with the groups :math:`R_p` of perturbation p; the band is from the 2.5 % to the 97.5 % quantile of
-    :math:`\bar x^*`.
+    :math:`\bar x^*`. A mean that holds an infinite value, as a width can be, is infinite.
 
     Parameters
     ----------
@@ -65,8 +65,7 @@ def mean_over_groups(
     mean = sums.sum(axis=-1) / sizes.sum()
     if len(sizes) < 2:
         return Band(mean, *np.full((2, *mean.shape), np.nan))
-    lower, upper = np.quantile(_resampled_means(sums, sizes, n_resamples, seed), INTERVAL, axis=-1)
-    return Band(mean, lower, upper)
+    return Band(mean, *_interval(_resampled_means(sums, sizes, n_resamples, seed)))
 
 
 def flatness(
@@ -85,9 +84,8 @@ def flatness(
 
     with :math:`\bar x^*` as in `mean_over_groups`, the standard error :math:`s^*` of the resample itself
     (bootstrap-t) and s that of all, with weights of 1; the band is :math:`1 \pm q s_b`, not below 0, with q the 95 %
-    quantile of :math:`M^*`. A bar that no resample changes says
-    nothing where it is 1; where it is not, as one that is empty in every group, no resample would make it 1, and p is
-    the least that there can be.
+    quantile of :math:`M^*`. A bar that no resample changes says nothing where it is 1; where it is not, as one that is
+    empty in every group, no resample would make it 1, and p is the least that there can be.
 
     Parameters
     ----------
@@ -156,17 +154,28 @@ def _by_perturbation(
     values: NDArray[np.floating], present: NDArray[np.bool_], unit: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Give sums (…, perturbation) over the groups that are present, and how many these are (perturbation,)."""
-    names, unit = np.unique(unit[present], return_inverse=True)
-    belongs = (unit[:, None] == np.arange(len(names))).astype(np.float64)
-    return values[..., present] @ belongs, belongs.sum(axis=0)
+    order = np.argsort(unit[present], kind="stable")
+    _, first, sizes = np.unique(unit[present][order], return_index=True, return_counts=True)
+    if not len(sizes):
+        return np.empty((*values.shape[:-1], 0)), np.empty(0)
+    return np.add.reduceat(values[..., present][..., order], first, axis=-1), sizes.astype(np.float64)
 
 
 def _resampled_means(
     sums: NDArray[np.float64], sizes: NDArray[np.float64], n_resamples: int, seed: int
 ) -> NDArray[np.float64]:
     """Mean over the groups of each resample (…, resample)."""
-    weights = _weights(len(sizes), n_resamples, seed)
-    return sums @ weights.T / (weights @ sizes)
+    weights, infinite = _weights(len(sizes), n_resamples, seed).T, np.isinf(sums)
+    means = np.where(infinite, 0, sums) @ weights / (sizes @ weights)
+    return np.where(infinite @ weights > 0, np.inf, means)  # 0 times infinity is none of them
+
+
+def _interval(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the ends of the band (end, …) of the means of resamples (…, resample)."""
+    with np.errstate(invalid="ignore"):
+        ends = np.quantile(means, INTERVAL, axis=-1)
+    outward = [np.quantile(means, q, axis=-1, method=m) for q, m in zip(INTERVAL, ("lower", "higher"), strict=True)]
+    return np.where(np.isnan(ends), outward, ends)  # between a number and infinity there is no interpolation
 
 
 def _standardised(deviation: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:

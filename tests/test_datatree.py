@@ -91,6 +91,20 @@ def test_observed_data_are_the_cells(tree, screen, fitted):
         assert (observed["kurtosis"][~vary] == 0).all()
 
 
+def test_replicates_with_the_cells_that_were_observed_have_the_same_moments(screen, fitted):
+    """To the last bit: ranks of observations among replicates would be broken by rounding."""
+    (of_label,) = np.nonzero(screen.adata.obs["perturbation"] == "GENE3")
+    tree = fitted.predict("GENE3", num_draws=20, progress_bar=False).to_datatree(screen.adata[of_label[:2]])
+    observed, replicates = tree["observed_data"].to_dataset(), tree["posterior_predictive"].to_dataset()
+    # Mean and variance of two cells say which bins they are in.
+    same = [abs(replicates[name] - observed[name]) < 1e-5 * (1 + observed[name]) for name in ("mean", "variance")]
+    same = (same[0] & same[1]).to_numpy()
+    assert 10 < same.sum() < same.size
+    for name in ("mean", "variance", "skewness", "kurtosis"):
+        equal = (replicates[name] == observed[name]).to_numpy()
+        assert equal[same].all()
+
+
 def test_observed_data_by_context(context_tree, context_screen):
     for label in ("GENE3", "GENE7"):
         for context in ("context0", "context1"):

@@ -43,6 +43,18 @@ def test_band_of_independent_perturbations_is_that_of_the_normal_limit():
     np.testing.assert_allclose([band.lower, band.upper], value.mean() + half * np.array([-1, 1]), atol=0.05 * half)
 
 
+def test_a_mean_with_an_infinite_value_is_infinite():
+    value = np.random.default_rng(4).random((2, 30))
+    finite = mean_over_groups(value, *each_its_own(value)[1:], 400, 0)
+    value[1, 3] = np.inf
+    band = mean_over_groups(value, *each_its_own(value)[1:], 400, 0)
+    np.testing.assert_array_equal(np.array(band)[:, 0], np.array(finite)[:, 0])
+    assert band.value[1] == band.upper[1] == np.inf
+    assert 0 < band.lower[1] < finite.upper[1]  # a third of the resamples leaves the infinite one out
+    value[1] = np.inf
+    assert np.isposinf(np.array(mean_over_groups(value, *each_its_own(value)[1:], 400, 0))[:, 1]).all()
+
+
 @pytest.mark.parametrize("n_present", [0, 1])
 def test_no_band_without_perturbations_to_resample(n_present):
     band = mean_over_groups(np.ones((3, 2)), np.arange(2) < n_present, np.arange(2), 10, 0)
