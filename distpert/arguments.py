@@ -1,4 +1,4 @@
-"""Arguments that many calls have: objects that are easily mistaken for one another, and seeds."""
+"""Arguments that many calls have: objects that are easily mistaken for one another, numbers of things, and seeds."""
 
 from __future__ import annotations
 
@@ -28,6 +28,39 @@ def check_type(name: str, value: object, *kinds: type, made_by: str) -> None:
     if not isinstance(value, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{name}: expected {wanted}, made by {made_by}; got {type(value).__name__}")
+
+
+def check_count(name: str, value: SupportsIndex, least: int = 1) -> int:
+    """Refuse what is no number of things, before something is computed with it.
+
+    Parameters
+    ----------
+    name
+        Of the argument.
+    value
+        As a user gives it.
+    least
+        What it must be at least.
+
+    Returns
+    -------
+    int
+        The same as a plain int.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number, or below `least`. True is no number.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, not {number}")
+    return number
 
 
 def check_seed(seed: SupportsIndex) -> int:

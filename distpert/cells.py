@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_seed
+from distpert.arguments import check_count, check_seed
 from distpert.draws import DRAW_OF_CELL, LEVEL, Block
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ def draw_cells(prediction: Prediction, n_cells: int, seed: int) -> AnnData:
     import anndata
     import pandas as pd
 
-    if n_cells < 1:
-        raise ValueError(f"n_cells must be at least 1, not {n_cells}")
-    seed = check_seed(seed)
+    n_cells, seed = check_count("n_cells", n_cells), check_seed(seed)
     centers = prediction.fit.centers
 
     def cells(block: Block) -> NDArray:

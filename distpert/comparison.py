@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_seed, check_type
+from distpert.arguments import check_count, check_seed, check_type
 from distpert.labels import listed
 
 if TYPE_CHECKING:
@@ -84,8 +83,7 @@ def compare(
     models = [str(name) for name in scores["model"].to_numpy()]
     if reference not in models:
         raise KeyError(f"no model {reference!r} to compare with; there are: {listed(models)}")
-    if operator.index(n_resamples) < 1:
-        raise ValueError(f"n_resamples must be at least 1, not {n_resamples}")
+    n_resamples = check_count("n_resamples", n_resamples)
     if category is not None:
         has = scores["category"] == category
         if not has.any():
@@ -99,7 +97,7 @@ def compare(
             continue
         rest = [dim for dim in array.dims if dim not in ("model", "perturbation")]
         values = array.mean(rest).transpose("model", "perturbation").to_numpy().astype(np.float64)
-        table, n_both = _compare(values, row, operator.index(n_resamples), seed)
+        table, n_both = _compare(values, row, n_resamples, seed)
         lacking |= {model for model, n in zip(models, n_both, strict=True) if 0 < n < n_both[row]}
         attrs = {**array.attrs, "n_perturbations": int(n_both[row])}
         compared[name] = (("model", "statistic"), table, attrs)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distpert.arguments import check_count
 from distpert.counting import bin_edges, gene_ranges
 from distpert.cross_validation_files import describe_data, open_folder, read_scores, write_scores
 from distpert.cross_validation_models import Distpert, name_models
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.groups import group_cells
 from distpert.histograms import Histograms
-from distpert.labels import listed
+from distpert.labels import listed, pair_hint
 from distpert.scoring import score
 from distpert.screen import Screen, read_screen
 from distpert.screen_counts import count_screen
@@ -119,8 +120,7 @@ def cross_validate(
         raise TypeError(
             "cross_validate needs the cells, an AnnData: histograms have bins from all cells, those held out too"
         )
-    if operator.index(n_bins) < 2:
-        raise ValueError(f"n_bins must be at least 2, got {n_bins}")
+    n_bins = check_count("n_bins", n_bins, 2)
     named = name_models(models, num_draws, keep=path is not None)
     keys: dict[str, Any] = {"perturbation_key": perturbation_key, "control": control, "context_key": context_key}
     keys |= {"layer": layer, "gene_symbols": gene_symbols}
@@ -132,7 +132,7 @@ def cross_validate(
     attrs = {"n_folds": len(splits.folds), "seed": splits.seed, "version": version("distpert")}
     folder = None
     if path is not None:
-        settings = {**attrs, "n_bins": operator.index(n_bins), **keys, **describe_data(screen, embeddings)}
+        settings = {**attrs, "n_bins": n_bins, **keys, **describe_data(screen, embeddings)}
         folder = open_folder(path, settings, splits)
 
     scores = {}
@@ -162,17 +162,19 @@ def _usable(screen: Screen, embeddings: Embeddings) -> tuple[list[str], list[str
     labels = sorted(set(groups.perturbation.tolist()) - {screen.control})
     single, missing = set(groups.with_one_cell()), embeddings.missing(labels)
     usable = [label for label in labels if label not in single and label not in missing]
+    hint = pair_hint(missing, embeddings.genes)
     if len(usable) <= FEWEST_PERTURBATIONS:
         raise ValueError(
             f"{len(usable)} of {len(labels)} perturbations have 2 cells and an embedding; at least "
             f"{FEWEST_PERTURBATIONS + 1} are needed. Without an embedding: {listed(missing)}. The embeddings are "
-            f"of {listed(embeddings.genes, 5)}: do they use the same symbols?"
+            f"of {listed(embeddings.genes, 5)}: do they use the same symbols?{hint}"
         )
-    for what, names in (("no embedding for", missing), ("fewer than 2 cells of", single & set(labels))):
-        if names:
-            warnings.warn(
-                f"{what} {listed(sorted(names))}: kept in training, but never held out", UserWarning, stacklevel=3
-            )
+    kept = "kept in training, but never held out"
+    if missing:
+        end = hint and "." + hint
+        warnings.warn(f"no embedding for {listed(missing)}: {kept}{end}", UserWarning, stacklevel=3)
+    if single := sorted(single & set(labels)):
+        warnings.warn(f"fewer than 2 cells of {listed(single)}: {kept}", UserWarning, stacklevel=3)
     return usable, [label for label in labels if label not in usable]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from distpert.arguments import check_count
 from distpert.baselines import BASELINES
 from distpert.embeddings import Embeddings
 from distpert.fitting import fit
@@ -41,8 +42,7 @@ class Distpert:
     optimisation: Optimisation = field(default_factory=Optimisation)
 
     def __post_init__(self) -> None:
-        if self.num_draws < 1:
-            raise ValueError(f"num_draws must be at least 1, not {self.num_draws}")
+        check_count("num_draws", self.num_draws)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from distpert.draws import Block
 from distpert.intervals import moments_of_cells
 from distpert.labels import listed
-from distpert.moments import MOMENTS
+from distpert.moments import EXPRESSION, MOMENTS
 from distpert.observed import observed_cells
 from distpert.statistics import attributes
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from distpert.predicted import Predicted
     from distpert.prediction import Prediction
     from distpert.prior_prediction import PriorPrediction
+
+
+# long_name and units of what has none yet; of moments those of `distpert.statistics`.
+_ABOUT = {
+    "response": ("latent response of the perturbation", "1"),
+    "on_target": ("tilt of the perturbed gene's own histogram", "1"),
+    "explained_share": ("share of the variance of responses that follows the embedding", "1"),
+    "concentration": ("concentration of the Dirichlet", "1"),
+    "bin_left": ("left edge of the bin", EXPRESSION),
+    "bin_right": ("right edge of the bin", EXPRESSION),
+    "n_cells": ("observed cells", "cells"),
+    "counts": ("observed cells in the bin", "cells"),
+}
 
 
 def build_datatree(
@@ -63,11 +76,16 @@ def build_datatree(
         groups["observed_data"] = xr.Dataset({"counts": counts, **observed})
         groups["constant_data"] = edges.assign(n_cells=n_cells)
         likelihood = log_likelihood(prediction, counts).to_dataset(name="counts")
+        likelihood["counts"].attrs = {"long_name": "log-probability of the observed cells", "units": "nats"}
         groups["log_likelihood"] = likelihood.expand_dims(chain=[0])
     groups["posterior_predictive"] = _predictive(prediction, n_cells)
     if prior is not None:
         _check_prior(prediction, prior)
         groups["prior"], groups["prior_predictive"] = _prior_sites(prior), _predictive(prior, n_cells)
+    for name in set(groups) - {"log_likelihood"}:
+        for variable in groups[name].values():
+            if about := _ABOUT.get(str(variable.name)):
+                variable.attrs = dict(zip(("long_name", "units"), about, strict=True))
     return xr.DataTree.from_dict(groups)
 
 
@@ -76,6 +94,8 @@ def _predictive(prediction: Prediction | PriorPrediction, n_cells: xr.DataArray 
     distributions = prediction.moments()
     replicates = distributions if n_cells is None else prediction.moments(n_cells=n_cells)
     renamed = distributions.rename({name: f"distribution_{name}" for name in MOMENTS})
+    for variable in renamed.values():
+        variable.attrs["long_name"] += " of the distribution"
     return replicates.merge(renamed).expand_dims(chain=[0])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_seed
+from distpert.arguments import check_count, check_seed
 from distpert.design import base_histograms, observed_controls, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings
 from distpert.gaussian_process import leave_one_out
@@ -230,8 +230,7 @@ class Fit:
         seed = check_seed(seed)
         labels = requested_labels(perturbations, self.histograms, self.embeddings)
         contexts = requested_contexts(context, self.histograms)
-        if num_draws < 1:
-            raise ValueError(f"num_draws must be at least 1, not {num_draws}")
+        num_draws = check_count("num_draws", num_draws)
         response, on_target = self._responses.draw(labels, num_draws, seed)
         return Prediction(
             fit=self,
@@ -276,8 +275,7 @@ class Fit:
         seed = check_seed(seed)
         labels = requested_labels(perturbations, self.histograms, self.embeddings)
         contexts = requested_contexts(context, self.histograms)
-        if num_draws < 1:
-            raise ValueError(f"num_draws must be at least 1, not {num_draws}")
+        num_draws = check_count("num_draws", num_draws)
         sites = sample_prior(self, labels, num_draws, seed)
         return PriorPrediction(self, labels, contexts, sites, seed, progress_bar)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_seed, check_type
+from distpert.arguments import check_count, check_seed, check_type
 from distpert.design import base_histograms, bin_strides, on_target_tilts, target_indices
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.fitted import Fit
@@ -124,8 +123,8 @@ def fit(
     _check_priors(priors)
     seed = check_seed(seed)
     counted = isinstance(adata, Histograms)
-    if n_factors is not None and operator.index(n_factors) < 1:
-        raise ValueError(f"n_factors must be at least 1, not {n_factors}")
+    if n_factors is not None:
+        n_factors = check_count("n_factors", n_factors)
     if counted:
         histograms = adata
         given = (perturbation_key, control, context_key, layer, gene_symbols, n_bins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from itertools import product
 from typing import Any
 
 CONTROL_LABELS = ("control", "ctrl", "non-targeting")
@@ -85,6 +86,29 @@ def genes_of(label: str) -> tuple[str, ...]:
         The parts between the plus signs, in their order.
     """
     return tuple(part for part in map(str.strip, label.split("+")) if part)
+
+
+def pair_hint(names: Iterable[str], genes: Collection[str]) -> str:
+    """Say so where a name is of genes with something else than a plus sign between them.
+
+    Parameters
+    ----------
+    names
+        What has no embedding.
+    genes
+        Symbols that have one.
+
+    Returns
+    -------
+    str
+        A sentence about the first such name, with a blank before it; empty if there is none.
+    """
+    known = {*genes, *CONTROL_LABELS}
+    for name, sign in product(names, "_,;|/:& -."):
+        parts = [part.strip() for part in name.split(sign) if part.strip()]
+        if len(parts) > 1 and known.issuperset(parts):
+            return f" Pairs are written with a plus sign: {name!r} would be {'+'.join(parts)!r}."
+    return ""
 
 
 def resolve_control(control: str, labels: Collection[str]) -> str:

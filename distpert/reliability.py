@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_seed, check_type
+from distpert.arguments import check_count, check_seed, check_type
 from distpert.baselines.training import TrainingShares
 from distpert.calibration_table import BY_PERTURBATION, POOLED, pool_groups
 from distpert.conformal import ConformalPrediction, is_mean_only
@@ -195,6 +194,7 @@ def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, see
     """
     import xarray as xr
 
+    check_count("n_resamples", n_resamples)
     if not calibrations:
         raise ValueError("give at least one calibration to combine")
     for table in calibrations:
@@ -237,8 +237,7 @@ def _check_options(
     if given.ndim != 1 or not given.size or not ((given > 0) & (given < 1)).all() or (np.diff(given) <= 0).any():
         raise ValueError(f"levels must lie between 0 and 1 and increase, not {levels}")
     for name, value in (("n_strata", n_strata), ("num_pit_bins", num_pit_bins), ("n_resamples", n_resamples)):
-        if operator.index(value) < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+        check_count(name, value)
     if isinstance(prediction, ConformalPrediction):
         for level in given:
             prediction.radius(level)

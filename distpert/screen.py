@@ -99,7 +99,7 @@ def read_screen(
     Raises
     ------
     TypeError
-        If `adata` is no AnnData, or its matrix neither a numpy array nor CSR or CSC.
+        If `adata` is no AnnData, `control` no text, or its matrix neither a numpy array nor CSR or CSC.
     KeyError
         If a column or layer is unknown.
     ValueError
@@ -119,6 +119,9 @@ def read_screen(
         raise TypeError(f"expected an anndata.AnnData of cells by genes, got {type(adata).__name__}")
     if adata.isbacked:
         raise ValueError("this AnnData is backed by its file: read it into memory first, adata.to_memory()")
+    for name in (control, fallback_control):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"labels are read as text, and so is that of the control cells: give {str(name)!r}")
     genes = _read_genes(adata, gene_symbols)
     perturbation, control = _read_perturbations(adata, perturbation_key, control, fallback_control)
     unlabelled = int((perturbation == "").sum())
@@ -129,10 +132,10 @@ def read_screen(
             UserWarning,
             stacklevel=3,
         )
-    if others := [name for name in CONTROL_LABELS if name != control and (perturbation == name).any()]:
+    if others := _like_controls(perturbation, control):
         warnings.warn(
             f"adata.obs[{perturbation_key!r}] has cells labelled {listed(others)} besides those of the control "
-            f"{control!r}: they are taken as perturbed. If they are control cells, label them {control!r} too; if not, "
+            f"{control!r}: they are taken as perturbed. Where they name the control, write it {control!r} too; where not, "
             "leave them out",
             UserWarning,
             stacklevel=3,
@@ -163,6 +166,13 @@ def read_screen(
         warnings.warn(not_log, UserWarning, stacklevel=3)
     columns = {"perturbation_key": perturbation_key, "layer": layer or "", "gene_symbols": gene_symbols or ""}
     return Screen(matrix, genes, perturbation, context, control, context_key, columns)
+
+
+def _like_controls(perturbation: NDArray[np.str_], control: str) -> list[str]:
+    """Labels, one of whose parts is the name of controls, but not that of these, or in other case."""
+    names = {name.casefold() for name in (control, *CONTROL_LABELS)}
+    labels = set(perturbation.tolist()) - {control}
+    return sorted(label for label in labels if names.intersection(map(str.casefold, genes_of(label))))
 
 
 def _column(table: Any, name: str, what: str) -> Any:

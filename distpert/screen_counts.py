@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_type
+from distpert.arguments import check_count, check_type
 from distpert.counting import bin_edges, count_bins, gene_ranges
 from distpert.groups import Groups, group_cells
 from distpert.histogram_files import FORMAT_VERSION
@@ -93,8 +92,8 @@ def count_screen(
     screen: Screen, *, n_bins: int = 15, bins: xr.Dataset | None = None, progress_bar: bool = False
 ) -> Histograms:
     """Count a screen that has been read and checked; see `count_histograms`."""
-    if bins is None and operator.index(n_bins) < 2:
-        raise ValueError(f"n_bins must be at least 2, got {n_bins}")
+    if bins is None:
+        n_bins = check_count("n_bins", n_bins, 2)
     groups = group_cells(screen)
     if single := [label for label in groups.with_one_cell() if label != screen.control]:
         warnings.warn(f"perturbations with fewer than 2 cells: {listed(single)}", UserWarning, stacklevel=3)

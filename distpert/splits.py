@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from distpert.arguments import check_seed
+from distpert.arguments import check_count, check_seed
 from distpert.labels import CONTROL_LABELS, canonical_label, canonical_labels, genes_of, listed
 
 UNSEEN_SINGLE = "unseen_single"
@@ -146,9 +145,7 @@ def split_perturbations(
     labels, training_only = (_perturbations(given, control) for given in (labels, training_only))
     genes = sorted({gene for label in labels for gene in genes_of(label)})
     combinations = [label for label in labels if _is_combination(label)]
-    n_folds, seed = operator.index(n_folds), check_seed(seed)
-    if n_folds < 2:
-        raise ValueError(f"n_folds must be at least 2, not {n_folds}")
+    n_folds, seed = check_count("n_folds", n_folds, 2), check_seed(seed)
     fewest, what = min((len(labels), "perturbations"), (len(genes), "perturbed genes"))
     if fewest < n_folds:
         raise ValueError(f"{fewest} {what} cannot be split into {n_folds} folds: {listed(labels)}. Lower n_folds")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from distpert.arguments import check_count
 from distpert.embedding_tables import frame_from_vectors, validate_embeddings
 from distpert.labels import listed
 
@@ -69,8 +70,7 @@ def embed_text(
     """
     from tqdm.auto import tqdm
 
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    batch_size = check_count("batch_size", batch_size)
     genes, texts = _checked(descriptions)
     model = _encoder(encoder)
     vectors: list[Any] = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from distpert.embeddings import Embeddings
 from distpert.histograms import Histograms
-from distpert.labels import listed
+from distpert.labels import listed, pair_hint
 
 FEWEST_PERTURBATIONS = 3
 
@@ -65,13 +65,14 @@ def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, othe
     """
     check_number(perturbations)
     missing = embeddings.missing(perturbations)
+    hint = pair_hint(missing, embeddings.genes)
     usable = len(perturbations) - len(missing)
     if usable < FEWEST_PERTURBATIONS:
         genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))
         raise ValueError(
             f"{usable} of {len(perturbations)} training perturbations have an embedding; at least "
             f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. The embeddings are of "
-            f"{listed(embeddings.genes, 5)}: do they use the same symbols?"
+            f"{listed(embeddings.genes, 5)}: do they use the same symbols?{hint}"
         )
     if missing:
-        warnings.warn(f"no embedding for {listed(missing)}: {others}", UserWarning, stacklevel=stacklevel)
+        warnings.warn(f"no embedding for {listed(missing)}: {others}{hint and '.' + hint}", UserWarning, stacklevel=stacklevel)

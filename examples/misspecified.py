@@ -125,8 +125,9 @@ for name, table in tables.items():
     for moment in table["moment"].to_numpy():
         bars = table.sel(moment=moment)
         row[f"bars out, {moment}"] = int(((bars["pit"] < bars["pit_lower"]) | (bars["pit"] > bars["pit_upper"])).sum())
+        row[f"p, {moment}"] = float(bars["pit_p_value"])
     outside = (table["pit_cells"] < table["pit_cells_lower"]) | (table["pit_cells"] > table["pit_cells_upper"])
-    row["bars out, cells"] = int(outside.sum())
+    row["bars out, cells"], row["p, cells"] = int(outside.sum()), float(table["pit_cells_p_value"])
     row["risk of surest half"] = float(table["selective_risk"].sel(share=0.5))
     if name in dispersion:
         row["T"], row["T, controls"] = np.median(dispersion[name], axis=1)
@@ -135,13 +136,14 @@ for name, table in tables.items():
     print(f"{name:<18} coverage at .9 by effect size, from the smallest: {stratum}")
 summary = pd.DataFrame(rows)
 summary.to_csv("misspecified.csv")
-print(f"\n{len(held_out)} perturbations held out; mean of each gene at level 0.9; bars out of 10 outside their band")
+print(f"\n{len(held_out)} perturbations held out; mean of each gene at level 0.9; bars out of 10 outside their band, p of all")
 print(summary.round(3).to_string())
 
 figure, axes = plt.subplots(2, 5, figsize=(14, 6), sharex="row", sharey="row", layout="constrained")
 for column, (name, table) in zip(axes.T, tables.items(), strict=True):
     plot_coverage(table, ax=column[0]).set(title=name, xlim=(0.3, 1), ylim=(0.3, 1))
-    plot_pit(table, "mean", ax=column[1]).set_title("transform of the mean", fontsize="medium")
+    flat = float(table["pit_p_value"].sel(moment="mean"))
+    plot_pit(table, "mean", ax=column[1]).set_title(f"mean (flat: p = {flat:.2g})", fontsize="medium")
     if name != "as assumed":
         for ax in column:
             ax.set_ylabel("")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import distpert
-from distpert.arguments import check_seed, check_type
+from distpert.arguments import check_count, check_seed, check_type
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,43 @@ def test_wrong_objects(call, small, small_fit, prediction):
 def test_cells_have_no_likelihood_before_they_are_counted(small, prediction):
     with pytest.raises(TypeError, match=r"counts: expected DataArray, made by to_datatree\(adata\).*; got AnnData"):
         prediction.log_likelihood(small.adata)
+
+
+def test_counts():
+    assert check_count("n", np.int64(3)) == 3
+    assert type(check_count("n", np.int64(3))) is int
+    assert check_count("n", 0, 0) == 0
+    with pytest.raises(ValueError, match=r"^n must be at least 2, not 1$"):
+        check_count("n", 1, 2)
+
+
+COUNTED = {
+    "fit(adata, vectors, n_factors=COUNT)": "n_factors",
+    "fit(adata, vectors, n_bins=COUNT)": "n_bins",
+    "count_histograms(adata, n_bins=COUNT)": "n_bins",
+    "split_perturbations(['A', 'B', 'C'], COUNT)": "n_folds",
+    "cross_validate(adata, vectors, n_folds=COUNT)": "n_folds",
+    "cross_validate(adata, vectors, n_bins=COUNT)": "n_bins",
+    "cross_validate(adata, vectors, num_draws=COUNT)": "num_draws",
+    "calibration(prediction, adata, n_strata=COUNT)": "n_strata",
+    "combine_calibrations(n_resamples=COUNT)": "n_resamples",
+    "Fit.predict(fit, 'GENE1', num_draws=COUNT)": "num_draws",
+    "Fit.prior_predictive(fit, 'GENE1', num_draws=COUNT)": "num_draws",
+    "Prediction.sample_cells(prediction, COUNT)": "n_cells",
+    "Prediction.moments(prediction, n_cells=COUNT)": "n_cells",
+    "Prediction.moments(prediction, n_cells=[COUNT, COUNT])": "n_cells",
+    "Prediction.moments(prediction, n_cells=dict(GENE1=COUNT, GENE6=COUNT))": "n_cells",
+    "baselines.MeanNetwork(max_epochs=COUNT)": "max_epochs",
+    "embed_text({'A': 'a gene'}, None, batch_size=COUNT)": "batch_size",
+}
+
+
+@pytest.mark.parametrize("count", [2.5, True, "5"])
+@pytest.mark.parametrize("call", COUNTED)
+def test_no_count(call, count, small, small_fit, prediction):
+    names = {"adata": small.adata, "vectors": small.embeddings, "fit": small_fit, "prediction": prediction}
+    with pytest.raises(ValueError, match=rf"^{COUNTED[call]} must be (a )?whole number.*{count}"):
+        eval(f"distpert.{call}", {"distpert": distpert, "COUNT": count, **names})
 
 
 @pytest.mark.parametrize("seed", [0, True, np.int64(7), 2**63 - 1])

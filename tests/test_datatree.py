@@ -73,6 +73,20 @@ def cells_of(adata, label, context=None):
     return adata.X[chosen if context is None else chosen & (adata.obs["context"] == context)]
 
 
+def test_each_variable_says_what_it_is(context_fit, context_screen):
+    labels = ["GENE3", "GENE7"]
+    prior = context_fit.prior_predictive(labels, num_draws=5, progress_bar=False)
+    prediction = context_fit.predict(labels, num_draws=5, progress_bar=False)
+    for tree in (prediction.to_datatree(), prediction.to_datatree(context_screen.adata, prior=prior)):
+        for group in tree.children.values():
+            names = [(variable.attrs["long_name"], variable.attrs["units"]) for variable in group.data_vars.values()]
+            assert len({long_name for long_name, _ in names}) == len(names) > 0
+            assert all(long_name and units for long_name, units in names)
+    assert tree["log_likelihood"]["counts"].attrs["units"] == "nats"
+    assert tree["posterior_predictive"]["mean"].attrs["long_name"] == "mean"
+    assert prediction.moments()["mean"].attrs["long_name"] == "mean"
+
+
 def test_observed_data_are_the_cells(tree, screen, fitted):
     """Simulated values are bin centres, so that binning changes nothing."""
     for label in ("GENE3", "GENE11"):

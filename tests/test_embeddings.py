@@ -80,6 +80,11 @@ def test_of_names_every_missing_gene_once_and_its_neighbours(embeddings):
     )
 
 
+def test_of_says_how_pairs_are_written(embeddings):
+    with pytest.raises(KeyError, match=r"'MYC_KLF1' .*\. Pairs are written with a plus sign: .* 'MYC\+KLF1'"):
+        embeddings.of(["MYC_KLF1"])
+
+
 def test_of_names_all_of_many_missing_genes(embeddings):
     missing = [f"GENE{i}" for i in range(50)]
     with pytest.raises(KeyError) as caught:

@@ -330,7 +330,7 @@ def duplicated_genes(small):
         (changed, {"priors": Priors(loading_smoothness="x")}, ValueError, r"smoothness=...\) must be .* not 'x'"),
         (changed, {"priors": Priors(loading_smoothness=(0.1, 0.2))}, ValueError, r"below 1, not \(0.1, 0.2\)"),
         (changed, {"priors": Priors(loading_smoothness=-0.1)}, ValueError, r"must be from 0 to below 1, not -0.1"),
-        (changed, {"n_bins": 1}, ValueError, r"n_bins must be at least 2, got 1"),
+        (changed, {"n_bins": 1}, ValueError, r"n_bins must be at least 2, not 1"),
         (lambda s: s.adata.to_df(), {}, TypeError, r"expected an anndata.AnnData.*DataFrame"),
     ],
 )

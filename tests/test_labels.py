@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from distpert.labels import CONTROL_LABELS, canonical_label, genes_of, listed, resolve_control
+from distpert.labels import CONTROL_LABELS, canonical_label, genes_of, listed, pair_hint, resolve_control
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,12 @@ def test_listed():
     assert listed(["a", 2]) == "a, 2"
     assert listed("abc", most=3) == "a, b, c"
     assert listed("abcd", most=2) == "a, b and 2 more"
+
+
+@pytest.mark.parametrize("separator", ["_", ",", ", ", "|", ";", "/", " ", "-", "__"])
+def test_pairs_with_another_sign(separator):
+    wanted = f" Pairs are written with a plus sign: {f'KLF1{separator}MYC'!r} would be 'KLF1+MYC'."
+    assert pair_hint(["HLA-A", f"KLF1{separator}MYC", "MYC_KLF1"], ["MYC", "KLF1", "HLA-A"]) == wanted
+    assert pair_hint([f"KLF1{separator}ctrl"], {"KLF1"}).endswith("would be 'KLF1+ctrl'.")
+    assert pair_hint([f"HLA-A{separator.replace('-', '_')}MYC"], {"HLA-A", "MYC"}).endswith("would be 'HLA-A+MYC'.")
+    assert pair_hint([f"KLF1{separator}MYC", "klf1"], ["MYC"]) == ""

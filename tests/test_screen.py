@@ -159,14 +159,22 @@ def test_no_control():
         (["control", "ctrl", "non-targeting", "A", "A+ctrl", "ctrl"], {"control": "ctrl"}, "control, non-targeting"),
         (["NT", "A", "ctrl", "A", "B+NT", "NT"], {"control": "NT"}, "ctrl"),
         (["A", "ctrl", "A", "A", "B", "B"], {"control": "NT", "fallback_control": "NT"}, "ctrl"),
+        (["control", "Control", "A", "A", "B", "control"], {}, "Control"),
+        (["NT", "A", "A+Ctrl", "nt", "B", "NT"], {"control": "NT"}, r"A\+Ctrl, nt"),
     ],
 )
 def test_cells_of_another_usual_control(labels, options, others):
     adata = make(labels=labels)
-    with pytest.warns(UserWarning, match=f"labelled {others} besides .* label them '.*' too") as caught:
+    with pytest.warns(UserWarning, match=f"labelled {others} besides .* write it '.*' too") as caught:
         screen = read_screen(adata, **options)
     assert sum("labelled" in str(warning.message) for warning in caught) == 1
-    assert set(others.split(", ")) <= set(screen.perturbation)
+    assert set(others.replace("\\", "").split(", ")) <= set(screen.perturbation)
+
+
+def test_control_is_text():
+    with pytest.raises(TypeError, match=r"labels are read as text, and so is that of the control cells: give '0'"):
+        read_screen(make(labels=[0, 1, 2, 0, 1, 2]), control=0)
+    assert read_screen(make(labels=[0, 1, 2, 0, 1, 2]), control="0").control == "0"
 
 
 def test_not_an_anndata():

@@ -132,7 +132,7 @@ def test_errors():
         split_perturbations(["A", "B", "C", "A+B", "B+C"], 4)
     with pytest.raises(ValueError, match="would leave nothing to train on"):
         split_perturbations(["A+B", "A+C"], 2)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match=r"n_folds must be a whole number of at least 2, not 2\.5"):
         split_perturbations(SINGLES, 2.5)
     with pytest.raises(TypeError, match=r"a label is a str, .*; got nan"):
         split_perturbations([*SINGLES, float("nan")])

@@ -29,5 +29,9 @@ def test_embeddings():
     with pytest.warns(UserWarning, match=r"^no embedding for D, A\+E: left$") as caught:
         check_embedded(["A", "B", "C", "D", "A+E"], embeddings, others="left", stacklevel=2)
     assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"A_B: left\. Pairs are written with a plus sign: 'A_B' would be 'A\+B'\.$"):
+        check_embedded(["A", "B", "C", "A_B"], embeddings, others="left")
+    with pytest.raises(ValueError, match=r"same symbols\? Pairs are written with a plus sign: 'A_B'"):
+        check_embedded(["A", "B", "A_B"], embeddings, others="left")
     with pytest.raises(ValueError, match=r"2 of 3 .*at least 3 .* without one: E\. .* of A, B, C: do they use"):
         check_embedded(["A", "B", "A+E"], embeddings, others="left")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_count
 from distpert.baselines.network_training import Groups, Head, Layers, Setting, train
 
 # Training perturbations that a comparison of settings should rest on, and that the number of epochs should.
@@ -76,8 +77,7 @@ class NetworkSettings:
         if not 0 < self.validation_share <= 0.5:
             raise ValueError(f"validation_share must be above 0 and at most 0.5, not {self.validation_share}")
         for name in ("max_epochs", "patience", "batch_size", "n_networks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            check_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distpert.arguments import check_seed
+from distpert.arguments import check_count, check_seed
 from distpert.draws import REPLICATE, Block, sample_replicates
 from distpert.histograms import Histograms
 from distpert.moments import MOMENTS, histogram_moments
@@ -193,8 +193,7 @@ class PointPrediction(Drawn):
 
     def _names(self, cells: NDArray[np.int64] | None, num_draws: int = NUM_DRAWS) -> tuple[str, ...]:
         """Names of the moments there are."""
-        if num_draws < 1:
-            raise ValueError(f"num_draws must be at least 1, not {num_draws}")
+        check_count("num_draws", num_draws)
         if cells is not None:
             self._require_probs("what so many cells would show is not told, so leave n_cells out")
         return MOMENTS[:1] if self.probs is None else MOMENTS

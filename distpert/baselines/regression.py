@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_count
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.training import TrainingShares, check_training
 from distpert.embeddings import Embeddings, EmbeddingSources
@@ -109,8 +110,7 @@ class GaussianProcess:
     n_components: int = N_COMPONENTS
 
     def __post_init__(self) -> None:
-        if self.n_components < 1:
-            raise ValueError(f"n_components must be at least 1, not {self.n_components}")
+        check_count("n_components", self.n_components)
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
         """Choose the kernel and condition on the training shifts; see `Baseline.fit`.
