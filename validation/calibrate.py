@@ -176,17 +176,13 @@ def by_stratum(posterior: xr.Dataset, stratifier: str) -> tuple[np.ndarray, np.n
 
 
 def draw(tables: dict[str, xr.Dataset]):
-    """Coverage of each method, and the transforms of the posterior."""
+    """Coverage of the posterior and of the Dirichlet alone, and the transforms of the posterior."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, max(len(tables), 4), figsize=(3.3 * max(len(tables), 4), 6.4), layout="constrained")
-    for ax in axes.flat:
-        ax.set_visible(False)
-    for ax, (method, table) in zip(axes[0], tables.items(), strict=False):
-        ax.set_visible(True)
-        plot_coverage(table, ax=ax).set_title(method.replace("_", " "))
-    for ax, moment in zip(axes[1], tables[POSTERIOR]["moment"].to_numpy().tolist(), strict=False):
-        ax.set_visible(True)
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6.4), layout="constrained")
+    for ax, method in zip(axes.flat, (POSTERIOR, DIRICHLET), strict=False):
+        plot_coverage(tables[method], ax=ax).set_title(method.replace("_", " "))
+    for ax, moment in zip(axes.flat[2:], tables[POSTERIOR]["moment"].to_numpy().tolist(), strict=True):
         plot_pit(tables[POSTERIOR], moment, ax=ax).set_title(f"distpert: {moment}")
     return figure
 
