@@ -173,8 +173,8 @@ def _usable(screen: Screen, embeddings: Embeddings) -> tuple[list[str], list[str
     if missing:
         end = hint and "." + hint
         warnings.warn(f"no embedding for {listed(missing)}: {kept}{end}", UserWarning, stacklevel=3)
-    if single := sorted(single & set(labels)):
-        warnings.warn(f"fewer than 2 cells of {listed(single)}: {kept}", UserWarning, stacklevel=3)
+    if few := sorted(single & set(labels)):
+        warnings.warn(f"fewer than 2 cells of {listed(few)}: {kept}", UserWarning, stacklevel=3)
     return usable, [label for label in labels if label not in usable]
 
 

@@ -174,8 +174,9 @@ def _interval(means: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give the ends of the band (end, …) of the means of resamples (…, resample)."""
     with np.errstate(invalid="ignore"):
         ends = np.quantile(means, INTERVAL, axis=-1)
-    outward = [np.quantile(means, q, axis=-1, method=m) for q, m in zip(INTERVAL, ("lower", "higher"), strict=True)]
-    return np.where(np.isnan(ends), outward, ends)  # between a number and infinity there is no interpolation
+    low, high = INTERVAL  # between a number and infinity there is no interpolation
+    outward = np.quantile(means, low, axis=-1, method="lower"), np.quantile(means, high, axis=-1, method="higher")
+    return np.where(np.isnan(ends), outward, ends)
 
 
 def _standardised(deviation: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -135,8 +135,8 @@ def read_screen(
     if others := _like_controls(perturbation, control):
         warnings.warn(
             f"adata.obs[{perturbation_key!r}] has cells labelled {listed(others)} besides those of the control "
-            f"{control!r}: they are taken as perturbed. Where they name the control, write it {control!r} too; where not, "
-            "leave them out",
+            f"{control!r}: they are taken as perturbed. Where they name the control, write it {control!r} too; "
+            "where not, leave them out",
             UserWarning,
             stacklevel=3,
         )

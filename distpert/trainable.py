@@ -75,4 +75,5 @@ def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, othe
             f"{listed(embeddings.genes, 5)}: do they use the same symbols?{hint}"
         )
     if missing:
-        warnings.warn(f"no embedding for {listed(missing)}: {others}{hint and '.' + hint}", UserWarning, stacklevel=stacklevel)
+        end = hint and "." + hint
+        warnings.warn(f"no embedding for {listed(missing)}: {others}{end}", UserWarning, stacklevel=stacklevel)

@@ -136,7 +136,7 @@ for name, table in tables.items():
     print(f"{name:<18} coverage at .9 by effect size, from the smallest: {stratum}")
 summary = pd.DataFrame(rows)
 summary.to_csv("misspecified.csv")
-print(f"\n{len(held_out)} perturbations held out; mean of each gene at level 0.9; bars out of 10 outside their band, p of all")
+print(f"\n{len(held_out)} perturbations held out; mean of each gene at .9; bars of 10 outside their band, p of all")
 print(summary.round(3).to_string())
 
 figure, axes = plt.subplots(2, 5, figsize=(14, 6), sharex="row", sharey="row", layout="constrained")
