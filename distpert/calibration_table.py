@@ -24,7 +24,7 @@ BY_PERTURBATION = "_by_perturbation"
 _BAND = "95 %, point by point, or simultaneous where the name says so, from resampling perturbations"
 # long_name and units; the moments differ in their units.
 _ABOUT = {
-    "coverage": ("share of observations in their central predictive interval", "1"),
+    "coverage": ("share of observations, of their transforms, in central predictive intervals", "1"),
     "width": ("mean width of central predictive intervals", "units of the moment"),
     "interval_score": ("mean interval score", "units of the moment"),
     "pit": ("density of the probability integral transform of moments of so many cells", "1"),
@@ -102,11 +102,11 @@ def width_at_coverage(calibration: xr.Dataset, coverage: float | Sequence[float]
             f"no interval holds as seldom as {below[0]:g} of the time: coverages go from {held.min():.3g} to "
             f"{held.max():.3g}. Ask for one of these, or give calibration lower levels="
         )
-    first = [np.unique(row, return_index=True)[1] for row in held]
-    found = [
-        np.interp(asked, of_held[i], of_width[i], left=np.nan, right=np.nan)
-        for of_held, of_width, i in zip(held, width, first, strict=True)
-    ]
+    found = [np.interp(asked, *row, left=np.nan, right=np.nan) for row in zip(held, width, strict=True)]
+    for of_held, of_width, at in zip(held, width, found, strict=True):
+        levels, first = np.unique(of_held, return_index=True)
+        exactly = np.isin(asked, levels)  # several levels may hold as often: np.interp takes the widest
+        at[exactly] = of_width[first[np.searchsorted(levels, asked[exactly])]]
     coords = {"moment": calibration["moment"].to_numpy(), "coverage": asked}
     attrs = {"long_name": "mean width of intervals that hold so often", "units": "units of the moment"}
     return xr.DataArray(np.stack(found), coords, ("moment", "coverage"), "width", attrs)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -162,7 +163,7 @@ def _usable(screen: Screen, embeddings: Embeddings) -> tuple[list[str], list[str
     labels = sorted(set(groups.perturbation.tolist()) - {screen.control})
     single, missing = set(groups.with_one_cell()), embeddings.missing(labels)
     usable = [label for label in labels if label not in single and label not in missing]
-    hint = pair_hint(missing, embeddings.genes)
+    hint = pair_hint(chain.from_iterable(missing.values()), embeddings.genes)
     if len(usable) <= FEWEST_PERTURBATIONS:
         raise ValueError(
             f"{len(usable)} of {len(labels)} perturbations have 2 cells and an embedding; at least "

@@ -103,10 +103,11 @@ def pair_hint(names: Iterable[str], genes: Collection[str]) -> str:
     str
         A sentence about the first such name, with a blank before it; empty if there is none.
     """
-    known = {*genes, *CONTROL_LABELS}
+    known, controls = set(genes), set(CONTROL_LABELS)
     for name, sign in product(names, "_,;|/:& -."):
         parts = [part.strip() for part in name.split(sign) if part.strip()]
-        if len(parts) > 1 and known.issuperset(parts):
+        perturbed = [part for part in parts if part not in controls]
+        if len(parts) > 1 and perturbed and len(set(perturbed)) == len(perturbed) and known.issuperset(perturbed):
             return f" Pairs are written with a plus sign: {name!r} would be {'+'.join(parts)!r}."
     return ""
 

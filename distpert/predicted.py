@@ -78,12 +78,11 @@ class Predicted:
                 raise ValueError(f"n_cells has shape {numbers.shape}, but must be (perturbation, [context]): {shape}")
             numbers = numbers.reshape(len(numbers), -1) if numbers.ndim else numbers
         given = np.broadcast_to(numbers, shape)
-        if given.dtype.kind not in "iuf":
-            raise ValueError(f"n_cells must be whole numbers, not {given.ravel()[0]!r}")
+        for number in given.ravel().tolist():
+            if isinstance(number, bool) or not isinstance(number, int | float) or number % 1:
+                raise ValueError(f"n_cells must be whole numbers, not {number!r}")
         if not (given >= 1).all():
             raise ValueError(f"n_cells must be at least 1, but the smallest is {given.min()}")
-        if (fractions := given[given != np.floor(given)]).size:
-            raise ValueError(f"n_cells must be whole numbers, not {fractions[0]}")
         return given.astype(np.int64)
 
     def _map(self, function: Callable[[Block], Result]) -> Iterator[tuple[Block, Result]]:

@@ -121,9 +121,10 @@ def calibration(
     Notes
     -----
     Coverage is that of randomised transforms, averaged (`distpert.intervals.covered`): a calibrated prediction has that
-    of the level, however few draws or many ties. That of conformal intervals counts ties as within. The effect size is
-    of the cells that are predicted: also a calibrated prediction holds less often where the effect came out large, and
-    more often where it came out small. Bands take the fit as given.
+    of the level, however few draws or many ties. Widths and scores are of quantiles of the draws, which reach a level
+    only with (1 + level) / (1 − level) of them. The coverage of conformal intervals counts ties as within. The effect
+    size is of the cells that are predicted: also a calibrated prediction holds less often where the effect came out
+    large, and more often where it came out small. Bands take the fit as given.
     """
     seed = check_seed(seed)
     levels = _check_options(prediction, levels, n_strata, num_pit_bins, n_resamples)

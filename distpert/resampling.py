@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 INTERVAL = (0.025, 0.975)  # a band's ends, point by point
 SIMULTANEOUS = 0.95  # share of resamples that lie in a simultaneous band with all their bars
+PRIOR_SIZE = 4  # perturbations that the mean over bars counts for in the variance of each
 ROUNDING = 1e-6  # densities that differ by less, and standard deviations below, are rounding
 
 
@@ -80,12 +81,16 @@ def flatness(
     .. math:: M^* = \max_b \frac{|\bar x_b^* - \bar x_b|}{s_b^*}, \qquad
               M = \max_b \frac{|\bar x_b - 1|}{s_b}, \qquad
               p = \frac{1 + \#\{M^* \ge M\}}{1 + \#\text{resamples}}, \qquad
-              s^{*2} = \frac{\sum_p w_p (\sum_{r \in R_p} x_r - |R_p| \bar x^*)^2}{(\sum_p w_p |R_p|)^2}
+              s_b^{*2} = \frac{P v_b^* + 4 \bar v}{P + 4}, \qquad
+              v_b^* = \frac{\sum_p w_p (\sum_{r \in R_p} x_{br} - |R_p| \bar x_b^*)^2}{(\sum_p w_p |R_p|)^2}
 
-    with :math:`\bar x^*` as in `mean_over_groups`, the standard error :math:`s^*` of the resample itself
-    (bootstrap-t) and s that of all, with weights of 1; the band is :math:`1 \pm q s_b`, not below 0, with q the 95 %
-    quantile of :math:`M^*`. A bar that no resample changes says nothing where it is 1; where it is not, as one that is
-    empty in every group, no resample would make it 1, and p is the least that there can be.
+    with :math:`\bar x^*` as in `mean_over_groups` and the variance :math:`v^*` of the resample itself (bootstrap-t); v
+    and s are those of all P perturbations, with weights of 1, and :math:`\bar v` is the mean of v over bars. The band
+    is :math:`1 \pm q s_b`, not below 0, with q the 95 % quantile of :math:`M^*`.
+
+    Few perturbations, or few genes, hardly tell how a single bar varies: a resample that leaves out the only ones that
+    fill it, or has one perturbation many times, not at all. Hence the variance is in part that of the other bars, as
+    that of a gene is that of others in a moderated t (Smyth 2004, doi:10.2202/1544-6115.1027).
 
     Parameters
     ----------
@@ -100,10 +105,14 @@ def flatness(
         return Flatness(nothing, nothing, np.nan)
     mean, weights = sums.sum(axis=-1) / sizes.sum(), _weights(len(sizes), n_resamples, seed).T
     rest, total = sums - mean[:, None] * sizes, sizes @ weights
-    error = np.sqrt((rest**2).sum(axis=-1)) / sizes.sum()
     deviation = rest @ weights / total
     squares = rest**2 @ weights - 2 * deviation * ((rest * sizes) @ weights) + deviation**2 * (sizes**2 @ weights)
-    largest = _standardised(deviation, np.sqrt(np.maximum(squares, 0)) / total).max(axis=0)
+    variance, resampled = (rest**2).sum(axis=-1) / sizes.sum() ** 2, np.maximum(squares, 0) / total**2
+    prior = PRIOR_SIZE * variance.mean()
+    error, resampled_error = (
+        np.sqrt((len(sizes) * own + prior) / (len(sizes) + PRIOR_SIZE)) for own in (variance, resampled)
+    )
+    largest = _standardised(deviation, resampled_error).max(axis=0)
     reached = largest >= _standardised(mean - 1, error).max()
     half = np.quantile(largest, SIMULTANEOUS) * error
     return Flatness(np.maximum(1 - half, 0), 1 + half, (1 + int(reached.sum())) / (1 + n_resamples))
@@ -176,11 +185,11 @@ def _interval(means: NDArray[np.float64]) -> NDArray[np.float64]:
         ends = np.quantile(means, INTERVAL, axis=-1)
     low, high = INTERVAL  # between a number and infinity there is no interpolation
     outward = np.quantile(means, low, axis=-1, method="lower"), np.quantile(means, high, axis=-1, method="higher")
-    return np.where(np.isnan(ends), outward, ends)
+    return np.where(np.isfinite(ends), ends, outward)
 
 
 def _standardised(deviation: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many standard deviations: 0 where it is rounding, far above any other where the spread is."""
+    """How many standard deviations: 0 where the deviation is rounding, far above any other where the spread is."""
     size = np.abs(deviation)
     return np.where(size > ROUNDING, size / np.maximum(spread, ROUNDING), 0)
 

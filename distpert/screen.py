@@ -119,9 +119,8 @@ def read_screen(
         raise TypeError(f"expected an anndata.AnnData of cells by genes, got {type(adata).__name__}")
     if adata.isbacked:
         raise ValueError("this AnnData is backed by its file: read it into memory first, adata.to_memory()")
-    for name in (control, fallback_control):
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"labels are read as text, and so is that of the control cells: give {str(name)!r}")
+    if not isinstance(control, str):
+        raise TypeError(f"labels are read as text, and so is that of the control cells: give control={str(control)!r}")
     genes = _read_genes(adata, gene_symbols)
     perturbation, control = _read_perturbations(adata, perturbation_key, control, fallback_control)
     unlabelled = int((perturbation == "").sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 
 from distpert.embeddings import Embeddings
 from distpert.histograms import Histograms
@@ -65,7 +66,7 @@ def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, othe
     """
     check_number(perturbations)
     missing = embeddings.missing(perturbations)
-    hint = pair_hint(missing, embeddings.genes)
+    hint = pair_hint(chain.from_iterable(missing.values()), embeddings.genes)
     usable = len(perturbations) - len(missing)
     if usable < FEWEST_PERTURBATIONS:
         genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))

@@ -92,10 +92,11 @@ def test_listed():
     assert listed("abcd", most=2) == "a, b and 2 more"
 
 
-@pytest.mark.parametrize("separator", ["_", ",", ", ", "|", ";", "/", " ", "-", "__"])
+@pytest.mark.parametrize("separator", ["_", ",", ", ", "|", ";", "/", ":", "&", ".", " ", "-", "__"])
 def test_pairs_with_another_sign(separator):
     wanted = f" Pairs are written with a plus sign: {f'KLF1{separator}MYC'!r} would be 'KLF1+MYC'."
     assert pair_hint(["HLA-A", f"KLF1{separator}MYC", "MYC_KLF1"], ["MYC", "KLF1", "HLA-A"]) == wanted
     assert pair_hint([f"KLF1{separator}ctrl"], {"KLF1"}).endswith("would be 'KLF1+ctrl'.")
     assert pair_hint([f"HLA-A{separator.replace('-', '_')}MYC"], {"HLA-A", "MYC"}).endswith("would be 'HLA-A+MYC'.")
-    assert pair_hint([f"KLF1{separator}MYC", "klf1"], ["MYC"]) == ""
+    others = ["KLF1{}MYC", "MYC{}MYC", "ctrl{}control", "MYC{}", "klf1"]
+    assert pair_hint([name.format(separator) for name in others], ["MYC"]) == ""

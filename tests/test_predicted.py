@@ -79,7 +79,7 @@ def test_random_numbers_follow_labels(places):
 
 def test_numbers_of_cells(places):
     expected = [[3, 3], [5, 5]]
-    for given in ({"R+Q": 5, "P": 3}, [3, 5], [[3], [5]], np.array([[3.0, 3.0], [5.0, 5.0]])):
+    for given in ({"R+Q": 5, "P": 3}, [3, 5], [[3], [5]], np.array([[3.0, 3.0], [5.0, 5.0]]), np.array([3, 5], object)):
         cells = places._cells(given)
         assert cells.dtype == np.int64
         assert cells.tolist() == expected

@@ -238,7 +238,8 @@ def test_n_cells_by_context(by_context):
         (-4, ValueError, r"but the smallest is -4"),
         ([5, 5, 0, 5], ValueError, r"but the smallest is 0"),
         (1.5, ValueError, r"n_cells must be whole numbers"),
-        (float("nan"), ValueError, r"n_cells must be at least 1"),
+        (float("nan"), ValueError, r"n_cells must be whole numbers, not nan"),
+        ([5, 5, 5, float("inf")], ValueError, r"n_cells must be whole numbers, not inf"),
         ({"GENE3": 5}, KeyError, r"n_cells has no number for .*GENE3\+GENE7"),
     ],
 )

@@ -325,10 +325,11 @@ def test_width_at_equal_coverage_does_not_depend_on_how_intervals_are_named(tabl
 
 def test_width_at_coverage_is_the_least_that_holds_as_often():
     dims, at = ("moment", "level"), {"level": [0.1, 0.5, 0.8, 0.9]}
-    held, width = np.array([[0.2, 0.6, 0.6, 0.9]]), np.array([[1.0, 2, 3, np.inf]])
-    made = xr.Dataset({"coverage": (dims, held), "width": (dims, width)}, {"moment": ["mean"], **at})
-    found = width_at_coverage(made, [0.2, 0.4, 0.6, 0.7, 0.9])
-    np.testing.assert_allclose(found[0], [1, 1.5, 2, np.inf, np.inf])
+    for widest in (4.0, np.inf):
+        held, width = np.array([[0.2, 0.6, 0.6, 0.9]]), np.array([[1.0, 2, 3, widest]])
+        made = xr.Dataset({"coverage": (dims, held), "width": (dims, width)}, {"moment": ["mean"], **at})
+        found = width_at_coverage(made, [0.2, 0.4, 0.6, 0.75, 0.9])
+        np.testing.assert_allclose(found[0], [1, 1.5, 2, (3 + widest) / 2, widest])
 
 
 def test_a_single_level():

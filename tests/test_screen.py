@@ -172,7 +172,9 @@ def test_cells_of_another_usual_control(labels, options, others):
 
 
 def test_control_is_text():
-    with pytest.raises(TypeError, match=r"labels are read as text, and so is that of the control cells: give '0'"):
+    with pytest.raises(
+        TypeError, match=r"labels are read as text, and so is that of the control cells: give control='0'"
+    ):
         read_screen(make(labels=[0, 1, 2, 0, 1, 2]), control=0)
     assert read_screen(make(labels=[0, 1, 2, 0, 1, 2]), control="0").control == "0"
 

@@ -33,5 +33,7 @@ def test_embeddings():
         check_embedded(["A", "B", "C", "A_B"], embeddings, others="left")
     with pytest.raises(ValueError, match=r"same symbols\? Pairs are written with a plus sign: 'A_B'"):
         check_embedded(["A", "B", "A_B"], embeddings, others="left")
+    with pytest.raises(ValueError, match=r"same symbols\? Pairs are written with a plus sign: 'A_B' would be 'A\+B'"):
+        check_embedded(["A", "B", "A_B+C"], embeddings, others="left")
     with pytest.raises(ValueError, match=r"2 of 3 .*at least 3 .* without one: E\. .* of A, B, C: do they use"):
         check_embedded(["A", "B", "A+E"], embeddings, others="left")
