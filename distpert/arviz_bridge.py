@@ -17,6 +17,8 @@ from distpert.prediction import Prediction
 if TYPE_CHECKING:
     import xarray as xr
 
+FEWEST_DRAWS = 100  # below, k-hat is of the handful of largest weights
+
 
 def to_arviz(tree: xr.DataTree) -> Any:
     """Give a tree the form that the installed ArviZ reads.
@@ -38,10 +40,17 @@ def to_arviz(tree: xr.DataTree) -> Any:
 
     Notes
     -----
-    ``log_likelihood`` has a value for each perturbation and gene. Genes of one perturbation share its response, so
-    ``arviz.loo`` of it leaves out one gene, not one perturbation: see `loo`.
+    **What needs the likelihood.** ``log_likelihood`` has a value for each perturbation and gene. Where
+    ``constant_data["in_training"]`` is false the draws have not seen these cells, and ``arviz.loo``, ``loo_pit`` and
+    ``compare``, which take away again what draws have seen, are wrong: use `calibration` and `score` as they are. Where
+    it is true, genes of one perturbation share its response, so ``arviz.loo`` leaves out one gene, not one perturbation:
+    see `loo`; and replicates are drawn given the cells, so that ``loo_pit`` is no transform of what was left out.
 
-    Observed moments have two dimensions and ties. In ArviZ 1.3 ``plot_ppc_pit`` takes them with
+    **Summaries.** Draws are independent, of a fitted approximation, in one chain: ``arviz.summary(..., kind="stats")``;
+    r-hat and effective sample sizes say nothing. What is not drawn, as ``concentration``, is the same in each draw.
+
+    **Predictive checks** compare the four moments of replicates with those observed: choose some with ``var_names`` and
+    ``coords``. Observed moments have two dimensions and ties. In ArviZ 1.3 ``plot_ppc_pit`` takes them with
     ``method="prit_c"`` alone; before version 1, ``plot_bpv(kind="u_value")`` shows the same. `distpert.calibration` has
     the transform with bands that know that genes move together.
     """
@@ -64,7 +73,7 @@ class LeaveOneOut:
     elpd : float
         Sum over perturbations, in nats.
     standard_error : float
-        Of ``elpd``, from the variation between perturbations.
+        Of ``elpd``, from the variation between perturbations; NaN of one.
     pointwise : Dataset
         ``elpd`` in nats and ``pareto_k`` (perturbation).
     good_k : float
@@ -126,7 +135,7 @@ def loo(prediction: Prediction) -> LeaveOneOut:
     TypeError
         If `prediction` is not that of a fit.
     ValueError
-        If a perturbation was not in training, or a context is left out.
+        If a perturbation was not in training, a context is left out, or there are fewer than 100 draws.
 
     Notes
     -----
@@ -150,6 +159,11 @@ def loo(prediction: Prediction) -> LeaveOneOut:
             f"leaving out a perturbation takes all its contexts, but {listed(missing)} are not predicted: "
             "fit.predict(..., context=None)"
         )
+    if prediction.num_draws < FEWEST_DRAWS:
+        raise ValueError(
+            f"{prediction.num_draws} draws tell nothing of heavy tails of weights; loo takes {FEWEST_DRAWS} or more: "
+            "fit.predict(..., num_draws=1000)"
+        )
     cells = observed_cells(training, training, prediction.perturbations, prediction.contexts)["counts"]
     log_lik = log_likelihood(prediction, cells if training.context_key else cells.isel(context=0, drop=True))
     together = [dim for dim in ("context", "gene") if dim in log_lik.dims]
@@ -172,7 +186,7 @@ def _importance_sampling(prediction: Prediction, log_lik: xr.DataArray) -> Leave
     values = np.asarray(elpd, np.float64)
     result = LeaveOneOut(
         elpd=float(values.sum()),
-        standard_error=float(np.sqrt(values.size * values.var())),
+        standard_error=float(np.sqrt(values.size * values.var())) if values.size > 1 else np.nan,
         pointwise=xr.Dataset(
             {
                 "elpd": ("perturbation", values, {"long_name": "log predictive density, left out", "units": "nats"}),

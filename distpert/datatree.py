@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ _ABOUT = {
     "concentration": ("concentration of the Dirichlet", "1"),
     "bin_left": ("left edge of the bin", EXPRESSION),
     "bin_right": ("right edge of the bin", EXPRESSION),
+    "in_training": ("whether the fit has seen cells of the perturbation", "1"),
     "n_cells": ("observed cells", "cells"),
     "counts": ("observed cells in the bin", "cells"),
 }
@@ -47,8 +49,9 @@ def build_datatree(
     one_chain = {"chain": [0], "draw": np.arange(prediction.num_draws)}
     constant = xr.Dataset(
         {
-            "explained_share": ("factor", parameters["explained_share"].to_numpy()),
-            "concentration": ("gene", np.exp(parameters["log_concentration"].to_numpy())),
+            # In double precision, in which means over draws that are all the same are the same.
+            "explained_share": ("factor", parameters["explained_share"].to_numpy().astype(np.float64)),
+            "concentration": ("gene", np.exp(parameters["log_concentration"].to_numpy().astype(np.float64))),
         },
         coords={"gene": list(prediction.genes)},
     )
@@ -64,6 +67,10 @@ def build_datatree(
     for name in constant:
         posterior[name] = posterior[name].expand_dims(draw=one_chain["draw"], axis=1)
     edges = fit.histograms.dataset[["bin_left", "bin_right"]].reset_coords()
+    trained_on = set(fit.perturbations)
+    edges["in_training"] = xr.DataArray(
+        [label in trained_on for label in prediction.perturbations], {"perturbation": list(prediction.perturbations)}
+    )
     groups = {"posterior": posterior, "constant_data": edges}
     n_cells = None
     if adata is not None:
@@ -73,10 +80,9 @@ def build_datatree(
         observed = {
             name: (counts.dims[:-1], value, attributes(name)) for name, value in zip(MOMENTS, moments, strict=True)
         }
-        groups["observed_data"] = xr.Dataset({"counts": counts, **observed})
-        groups["constant_data"] = edges.assign(n_cells=n_cells)
+        groups["observed_data"] = xr.Dataset(observed, counts.isel(bin=0, drop=True).coords)
+        groups["constant_data"] = edges.assign(n_cells=n_cells, counts=counts)
         likelihood = log_likelihood(prediction, counts).to_dataset(name="counts")
-        likelihood["counts"].attrs = {"long_name": "log-probability of the observed cells", "units": "nats"}
         groups["log_likelihood"] = likelihood.expand_dims(chain=[0])
     groups["posterior_predictive"] = _predictive(prediction, n_cells)
     if prior is not None:
@@ -86,7 +92,13 @@ def build_datatree(
         for variable in groups[name].values():
             if about := _ABOUT.get(str(variable.name)):
                 variable.attrs = dict(zip(("long_name", "units"), about, strict=True))
-    return xr.DataTree.from_dict(groups)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = {
+        "inference_library": "distpert",
+        "inference_library_version": version("distpert"),
+        "seed": prediction.seed,
+    }
+    return tree
 
 
 def _predictive(prediction: Prediction | PriorPrediction, n_cells: xr.DataArray | None) -> xr.Dataset:
@@ -158,6 +170,7 @@ def log_likelihood(prediction: Prediction, counts: xr.DataArray) -> xr.DataArray
     wanted = {"perturbation": list(prediction.perturbations), "gene": list(prediction.genes)}
     if prediction.fit.histograms.context_key:
         wanted["context"] = list(prediction.contexts)
+    _check_counts(counts, wanted, prediction.fit.histograms.n_bins)
     observed = counts.sel(wanted).transpose("perturbation", ..., "gene", "bin").to_numpy()
     observed = observed.reshape(len(prediction.perturbations), len(prediction.contexts), *observed.shape[-2:])
 
@@ -166,4 +179,20 @@ def log_likelihood(prediction: Prediction, counts: xr.DataArray) -> xr.DataArray
         seen = observed[block.perturbation, block.context, block.genes].astype(np.float32)
         return np.asarray(log_prob(logits, log_concentration[block.genes], seen))
 
-    return prediction._labelled(prediction._collect(of_block, (), draws=True), (), draws=True)
+    found = prediction._labelled(prediction._collect(of_block, (), draws=True), (), draws=True)
+    return found.assign_attrs(long_name="log-probability of the observed cells", units="nats")
+
+
+def _check_counts(counts: xr.DataArray, wanted: dict[str, list[str]], n_bins: int) -> None:
+    """Refuse what are no counts (perturbation, [context,] gene, bin) of what is predicted."""
+    dims = {*wanted, "bin"}
+    if set(counts.dims) != dims:
+        raise ValueError(f"counts must have the dimensions {listed(sorted(dims))}, not {listed(counts.dims)}")
+    for dim, names in wanted.items():
+        known = set(counts[dim].to_numpy().tolist()) if dim in counts.coords else set()
+        if missing := [name for name in names if name not in known]:
+            raise KeyError(f"counts have no {dim} {listed(missing)}, which is predicted")
+    if counts.sizes["bin"] != n_bins:
+        raise ValueError(f"counts have {counts.sizes['bin']} bins, the fit has {n_bins}")
+    if not ((counts >= 0) & (counts % 1 == 0)).all():
+        raise ValueError("counts must be numbers of cells, whole and at least 0")

@@ -164,24 +164,28 @@ class Prediction(Drawn):
         Parameters
         ----------
         counts
-            (perturbation, [context,] gene, bin), as `to_datatree` has them in ``observed_data``.
+            (perturbation, [context,] gene, bin), as `to_datatree` has them in ``constant_data``.
 
         Returns
         -------
         DataArray
             (draw, perturbation, [context,] gene) in nats, of all cells of a group, with the histogram's own variation
-            (the Dirichlet) integrated out.
+            (the Dirichlet) integrated out. Without the multinomial coefficient, which is the same for all draws.
 
         Raises
         ------
         TypeError
             If `counts` is no DataArray.
+        KeyError
+            If counts of something predicted are missing.
+        ValueError
+            If counts have other dimensions or bins, or are no numbers of cells.
         """
         import xarray as xr
 
         from distpert.datatree import log_likelihood
 
-        made_by = 'to_datatree(adata)["observed_data"]["counts"]'
+        made_by = 'to_datatree(adata)["constant_data"]["counts"]'
         check_type("counts", counts, xr.DataArray, made_by=made_by)
 
         return log_likelihood(self, counts)
@@ -230,9 +234,10 @@ class Prediction(Drawn):
             ``concentration``; ``posterior_predictive``: ``mean``, ``variance``, ``skewness`` and ``kurtosis`` (chain,
             draw, perturbation, [context,] gene) of as many cells as were observed, the replicates of those in
             ``observed_data``, and ``distribution_mean``, ... of the distributions themselves, which without ``adata``
-            the former are too; ``constant_data``: bin edges. And with ``adata`` also ``observed_data``: ``counts`` and
-            the moments of the cells; ``n_cells`` in ``constant_data``; ``log_likelihood``: ``counts`` (chain, draw,
-            perturbation, [context,] gene), that of all the cells of a perturbation, in nats.
+            the former are too; ``constant_data``: bin edges, and ``in_training``, whether the fit has seen the
+            perturbation. And with ``adata`` also ``observed_data``: the moments of the cells; in ``constant_data``
+            their number ``n_cells`` and ``counts`` in bins; ``log_likelihood``: ``counts`` (chain, draw, perturbation,
+            [context,] gene), that of all the cells of a perturbation, in nats (`log_likelihood`).
 
         Raises
         ------

@@ -129,15 +129,14 @@ def posterior_p_value(replicated: ArrayLike, observed: ArrayLike) -> NDArray[np.
     """Share of replicates (draw, ...) above what was observed (...), ties counted half.
 
     Replicates that are NaN are left out; NaN where the observed value is, or no replicate has one. Values tie that
-    differ by no more than rounding in single precision.
+    differ by no more than rounding in single precision, relative to the larger of the two; infinite ones tie with their
+    like.
     """
     draws, value = np.asarray(replicated), np.asarray(observed)
-    has_value = ~np.isnan(draws)
-    total = np.where(np.isnan(value), 0, has_value.sum(axis=0))
-    largest = np.max(np.abs(draws), axis=0, where=has_value, initial=0)
-    rounding = SAME * np.maximum(largest, np.nan_to_num(np.abs(value)))
-    above = (draws > value + rounding).sum(axis=0)  # NaN is neither
-    tied = (np.abs(draws - value) <= rounding).sum(axis=0)
+    total = np.where(np.isnan(value), 0, (~np.isnan(draws)).sum(axis=0))
+    tie = np.isclose(draws, value, rtol=SAME, atol=0)  # NaN ties with nothing
+    above = (~tie & (draws > value)).sum(axis=0)
+    tied = tie.sum(axis=0)
     return np.where(total > 0, (above + tied / 2) / np.maximum(total, 1), np.nan)
 
 

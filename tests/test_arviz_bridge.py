@@ -105,6 +105,17 @@ def test_posterior_predictive_check(az, data, tree):
         assert plot.viz["predictive_dist"]["mean"].sizes["sample"] == 30
 
 
+def test_predictive_checks_need_no_names(az, data):
+    """ArviZ looks for the replicates of everything that was observed."""
+    which = {"perturbation": ["GENE1"], "gene": ["GENE0"]}
+    if hasattr(az, "plot_ppc"):
+        axes = az.plot_ppc(data, coords=which, num_pp_samples=5, show=False)
+        assert len(np.ravel(axes)) == len(MOMENTS)
+    else:
+        plot = az.plot_ppc_dist(data, coords=which, num_samples=5, backend="matplotlib")
+        assert set(plot.viz["predictive_dist"].data_vars) == set(MOMENTS)
+
+
 def test_probability_integral_transform(az, data):
     if hasattr(az, "plot_bpv"):
         axes = az.plot_bpv(data, kind="u_value", var_names=list(MOMENTS), show=False)
@@ -169,6 +180,12 @@ def test_holds_where_cells_and_genes_are_few(small_fit):
     """And the perturbed gene is not measured: its own cells decide its tilt."""
     found = loo(small_fit.predict("GENE5", num_draws=1000, progress_bar=False))
     assert found.unreliable == ()
+
+
+def test_needs_draws_and_perturbations(small_fit):
+    with pytest.raises(ValueError, match=r"5 draws tell nothing .*; loo takes 100 or more: fit.predict"):
+        loo(small_fit.predict("GENE1", num_draws=5, progress_bar=False))
+    assert np.isnan(loo(small_fit.predict("GENE5", num_draws=200, progress_bar=False)).standard_error)
 
 
 def test_prints_itself():

@@ -44,7 +44,7 @@ def test_layout(tree, fitted, prediction):
     assert posterior["explained_share"].dims == ("chain", "draw", "factor")
     assert posterior["concentration"].dims == ("chain", "draw", "gene")
     assert tree["posterior_predictive"]["mean"].dims == ("chain", "draw", "perturbation", "gene")
-    assert tree["observed_data"]["counts"].dims == ("perturbation", "gene", "bin")
+    assert tree["constant_data"]["counts"].dims == ("perturbation", "gene", "bin")
     assert tree["observed_data"]["mean"].dims == ("perturbation", "gene")
     assert tree["log_likelihood"]["counts"].dims == ("chain", "draw", "perturbation", "gene")
     assert tree["constant_data"]["n_cells"].to_series().to_dict() == {"GENE3": 300, "GENE11": 300}
@@ -62,7 +62,7 @@ def test_layout_with_contexts(context_tree):
     dims = ("perturbation", "context", "gene")
     assert context_tree["posterior_predictive"]["mean"].dims == ("chain", "draw", *dims)
     assert context_tree["log_likelihood"]["counts"].dims == ("chain", "draw", *dims)
-    assert context_tree["observed_data"]["counts"].dims == (*dims, "bin")
+    assert context_tree["constant_data"]["counts"].dims == (*dims, "bin")
     assert context_tree["constant_data"]["n_cells"].dims == ("perturbation", "context")
     assert (context_tree["constant_data"]["n_cells"] == 60).all()
     assert context_tree["posterior"]["response"].dims == ("chain", "draw", "perturbation", "factor")
@@ -87,6 +87,34 @@ def test_each_variable_says_what_it_is(context_fit, context_screen):
     assert prediction.moments()["mean"].attrs["long_name"] == "mean"
 
 
+def test_what_the_fit_has_seen(context_fit, context_screen):
+    unseen = "GENE0+GENE1"
+    assert unseen not in context_fit.perturbations
+    tree = context_fit.predict([unseen, "GENE3"], num_draws=5, seed=7, progress_bar=False).to_datatree()
+    assert tree["constant_data"]["in_training"].to_series().to_dict() == {"GENE0+GENE1": False, "GENE3": True}
+    assert tree.attrs["inference_library"] == "distpert" and tree.attrs["seed"] == 7
+    for name in ("concentration", "explained_share"):  # a constant has no spread, also by numpy's sums
+        assert (tree["posterior"][name].std("draw") == 0).all()
+
+
+def test_log_likelihood_takes_counts_of_what_is_predicted(tree, prediction):
+    counts = tree["constant_data"]["counts"]
+    found = prediction.log_likelihood(counts)
+    np.testing.assert_array_equal(found, tree["log_likelihood"]["counts"][0])
+    assert found.attrs["units"] == "nats"
+    wrong = [
+        (counts / 60, ValueError, "whole and at least 0"),
+        (counts - 100, ValueError, "whole and at least 0"),
+        (counts.isel(bin=slice(9)), ValueError, "counts have 9 bins, the fit has 15"),
+        (counts.isel(gene=0), ValueError, "must have the dimensions bin, gene, perturbation"),
+        (counts.drop_vars("gene"), KeyError, "counts have no gene GENE0"),
+        (counts.isel(perturbation=[0]), KeyError, "counts have no perturbation GENE11, which is predicted"),
+    ]
+    for given, error, message in wrong:
+        with pytest.raises(error, match=message):
+            prediction.log_likelihood(given)
+
+
 def test_observed_data_are_the_cells(tree, screen, fitted):
     """Simulated values are bin centres, so that binning changes nothing."""
     for label in ("GENE3", "GENE11"):
@@ -94,7 +122,8 @@ def test_observed_data_are_the_cells(tree, screen, fitted):
         observed = tree["observed_data"].to_dataset().sel(perturbation=label)
         for gene in range(12):
             nearest = abs(cells[:, gene, None] - fitted.centers[gene]).argmin(axis=1)
-            np.testing.assert_array_equal(observed["counts"][gene], np.bincount(nearest, minlength=15))
+            counts = tree["constant_data"]["counts"].sel(perturbation=label)[gene]
+            np.testing.assert_array_equal(counts, np.bincount(nearest, minlength=15))
         np.testing.assert_allclose(observed["mean"], cells.mean(axis=0), rtol=1e-5)
         np.testing.assert_allclose(observed["variance"], cells.var(axis=0), rtol=1e-4)
         vary = np.ptp(cells, axis=0) > 0  # a point has no shape: scipy gives NaN
@@ -138,7 +167,7 @@ def test_log_likelihood_is_that_of_the_dirichlet_multinomial(tree, fitted, predi
             for gene in fitted.targets(label):
                 logits[gene] += prediction.on_target[draw, p] @ fitted.tilts[0, gene]
             for gene in range(12):
-                counts = tree["observed_data"]["counts"].to_numpy()[p, gene]
+                counts = tree["constant_data"]["counts"].to_numpy()[p, gene]
                 alpha = np.exp(logits[gene] - logits[gene].max())
                 alpha *= kappa[gene] / alpha.sum()
                 exact = dirichlet_multinomial.logpmf(counts, alpha, counts.sum())
@@ -230,7 +259,7 @@ def test_columns_are_those_of_the_fit(small, small_fit):
     fit = distpert.fit(adata, small.embeddings, perturbation_key="guide", layer="log", progress_bar=False)
     tree = fit.predict("GENE2", num_draws=5, progress_bar=False).to_datatree(adata)
     counts = small_fit.training_counts("GENE2", "all")
-    np.testing.assert_array_equal(tree["observed_data"]["counts"].isel(perturbation=0), counts)
+    np.testing.assert_array_equal(tree["constant_data"]["counts"].isel(perturbation=0), counts)
 
 
 def test_arviz_reads_the_posterior(tree, prediction):

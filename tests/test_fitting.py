@@ -501,7 +501,7 @@ def test_histograms_remember_how_they_were_read(small):
     fit = distpert.fit(histograms, small.embeddings, progress_bar=False)
     tree = fit.predict(fit.perturbations[0], num_draws=3).to_datatree(adata)
     expected = histograms.dataset["counts"].to_numpy()[1]
-    np.testing.assert_array_equal(tree["observed_data"]["counts"].to_numpy()[0], expected)
+    np.testing.assert_array_equal(tree["constant_data"]["counts"].to_numpy()[0], expected)
     with pytest.raises(ValueError, match=r"already counted: perturbation_key, .* belong to count_histograms"):
         distpert.fit(histograms, small.embeddings, layer="log")
 

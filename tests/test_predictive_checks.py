@@ -38,6 +38,22 @@ def test_p_values_by_hand():
     assert np.isnan(posterior_p_value(replicated[:, 0], np.nan))
 
 
+def test_p_values_of_statistics_without_bounds():
+    """A monotone transform, also to infinity, changes nothing."""
+    inf = np.inf
+    np.testing.assert_array_equal(posterior_p_value([[-inf], [1], [2], [3]], [0]), [0.75])
+    np.testing.assert_array_equal(posterior_p_value([[inf], [1], [2], [3]], [inf]), [0.125])
+    np.testing.assert_array_equal(posterior_p_value([[-inf], [-inf], [2], [inf]], [-inf]), [0.75])
+    np.testing.assert_array_equal(posterior_p_value([[1e6], [1], [2], [3]], [2.5]), [0.5])
+    rng = np.random.default_rng(0)
+    shares = rng.binomial(5, 0.4, (50, 8)) / 5
+    with np.errstate(divide="ignore"):
+        log_odds = np.log(shares / (1 - shares))
+    assert np.isinf(log_odds[0]).any()
+    expected = posterior_p_value(shares[1:], shares[0])
+    np.testing.assert_array_equal(posterior_p_value(log_odds[1:], log_odds[0]), expected)
+
+
 def test_replicates_are_those_of_the_tree(check, prediction, small):
     tree = prediction.to_datatree(small.adata)
     replicated = tree["posterior_predictive"]["variance"].isel(chain=0)
