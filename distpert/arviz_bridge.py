@@ -42,9 +42,10 @@ def to_arviz(tree: xr.DataTree) -> Any:
     -----
     **What needs the likelihood.** ``log_likelihood`` has a value for each perturbation and gene. Where
     ``constant_data["in_training"]`` is false the draws have not seen these cells, and ``arviz.loo``, ``loo_pit`` and
-    ``compare``, which take away again what draws have seen, are wrong: use `calibration` and `score` as they are. Where
-    it is true, genes of one perturbation share its response, so ``arviz.loo`` leaves out one gene, not one perturbation:
-    see `loo`; and replicates are drawn given the cells, so that ``loo_pit`` is no transform of what was left out.
+    ``compare``, which take away again what draws have seen, are wrong: use `calibration` and `score` as they are.
+    Where it is true, genes of one perturbation share its response, so ``arviz.loo`` leaves out one gene, not one
+    perturbation: see `loo`; and replicates are drawn given the cells, so that ``loo_pit`` is no transform of what was
+    left out.
 
     **Summaries.** Draws are independent, of a fitted approximation, in one chain: ``arviz.summary(..., kind="stats")``;
     r-hat and effective sample sizes say nothing. What is not drawn, as ``concentration``, is the same in each draw.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -182,7 +181,7 @@ def _usable(screen: Screen, embeddings: Embeddings) -> tuple[list[str], list[str
 def _choose_folds(folds: int | Iterable[int] | None, splits: Splits, usable: Sequence[str]) -> list[int]:
     there = range(len(splits.folds))
     given = there if folds is None else folds if isinstance(folds, Iterable) else [folds]
-    chosen = [operator.index(fold) for fold in given]
+    chosen = [check_count("folds", fold, 0) for fold in given]
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(there):
         raise ValueError(f"folds are numbered from 0 to {len(splits.folds) - 1}, each at most once; got {folds!r}")
     for i in chosen:
@@ -226,7 +225,8 @@ def _evaluate(
     with _said_before("no embedding for"):
         fitted = model.fit(training, embeddings, seed=seed)
     seconds = time.perf_counter() - started
-    return score(fitted.predict(labels, seed=seed), held_out, seed=seed).assign(seconds=seconds)
+    found = score(fitted.predict(labels, seed=seed), held_out, seed=seed)
+    return found.assign(seconds=((), seconds, {"long_name": "time to fit", "units": "s"}))
 
 
 def _assemble(

@@ -86,11 +86,16 @@ def open_folder(path: str | os.PathLike[str], settings: Mapping[str, Any], split
         write_whole(splits_file, lambda part: part.write_text(splits.to_json()))
         write_whole(settings_file, lambda part: part.write_text(json.dumps(settings, indent=1)))
         return folder
-    found = json.loads(settings_file.read_text())
+    try:
+        found, folds = json.loads(settings_file.read_text()), Splits.from_json(splits_file.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder} is damaged: {settings_file.name} or {splits_file.name} cannot be read ({error}). {_WAY_OUT}"
+        ) from error
     if other := [name for name in settings if found.get(name) != settings[name]]:
         differences = "; ".join(f"{name}: there {found.get(name)!r}, here {settings[name]!r}" for name in other)
         raise ValueError(f"{folder} was made with other settings. {differences}. {_WAY_OUT}")
-    if Splits.from_json(splits_file.read_text()) != splits:
+    if folds != splits:
         raise ValueError(f"{splits_file} holds other folds than these settings give. {_WAY_OUT}")
     return folder
 

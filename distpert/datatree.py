@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.arguments import check_type
 from distpert.draws import Block
 from distpert.intervals import moments_of_cells
 from distpert.labels import listed
@@ -132,6 +133,9 @@ def _prior_sites(prior: PriorPrediction) -> xr.Dataset:
 
 def _check_prior(prediction: Prediction, prior: PriorPrediction) -> None:
     """Refuse a prior of other things, whose variables would not pair with the posterior's."""
+    from distpert.prior_prediction import PriorPrediction
+
+    check_type("prior", prior, PriorPrediction, made_by="fit.prior_predictive(labels)")
     asked, found = ((p.perturbations, p.contexts, p.genes) for p in (prediction, prior))
     if asked != found:
         raise ValueError(

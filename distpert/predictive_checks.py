@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from distpert.prior_prediction import PriorPrediction
     from distpert.statistics import Statistic
 
+_KINDS = {"Prediction": "posterior", "PriorPrediction": "prior", "PointPrediction": "baseline"}
+
 
 def predictive_check(
     prediction: Prediction | PriorPrediction | PointPrediction,
@@ -179,6 +181,12 @@ def _dataset(
             "context": list(prediction.contexts),
             "gene": [prediction.genes[i] for i in chosen],
         },
-        attrs={"statistic": long_name, "units": units, "control": prediction.training.control},
+        attrs={
+            "statistic": long_name,
+            "units": units,
+            "prediction": _KINDS[type(prediction).__name__],
+            "control": prediction.training.control,
+            "context_key": prediction.training.context_key or "",
+        },
     )
     return check if prediction.training.context_key else check.isel(context=0, drop=True)

@@ -50,9 +50,13 @@ def check_known(name: str, known: Collection[str], what: str) -> None:
 
     Raises
     ------
+    TypeError
+        If it is no name, as a list of them is not.
     KeyError
         If it is none of them; names the nearest.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"one of the {what} is asked for by its name, a str, not {name!r}")
     if name not in known:
         near = nearest_symbols(name, known)
         hint = f"; nearest: {', '.join(near)}" if near else ""

@@ -28,4 +28,5 @@ nb_execution_mode = "off"  # notebooks are committed with their output
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc shows the types
 autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "inherited-members": "object, tuple, Distribution"}
 numpydoc_show_class_members = False

@@ -97,7 +97,9 @@ figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
 for row, gene in zip(axes, [good, worst], strict=True):
     for ax, name in zip(row, STATISTICS, strict=False):
         before = distpert.predictive_check(prior, adata, name, genes=gene)
-        plot_predictive_check(left_out[name], prior=before, perturbation=label, context=day, gene=gene, ax=ax)
+        plot_predictive_check(
+            left_out[name], prior=before, perturbation=label, context=day, gene=gene, ax=ax
+        ).set_title(gene)
 figure.suptitle(f"Knock-out of {label} on day {day}: replicates of its cells, without having seen any")
 figure.savefig("predictive_checks.png", dpi=150)
 

@@ -71,6 +71,7 @@ print(f"\nOf all {len(fit.genes)} genes, so many lie inside their 90 % interval:
 figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
 for ax, gene in zip(axes.flat, genes, strict=True):
     plot_histogram(prediction, LEFT_OUT, gene, observed=held_out, ax=ax).get_legend().remove()
+    ax.set_title(gene)
     ax.set_ylim(0, 1.05 * ax.dataLim.ymax)  # one legend below for all, instead
 figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
 figure.suptitle(f"Knock-out of {LEFT_OUT} on day {DAY}, predicted without any of its cells")

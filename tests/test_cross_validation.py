@@ -297,6 +297,9 @@ def test_other_things_in_the_folder(screen, tmp_path):
     (tmp_path / "splits.json").write_text(json.dumps({**splits, "folds": splits["folds"][::-1]}))
     with pytest.raises(ValueError, match=r"splits.json holds other folds"):
         run(*screen, Pooled(), path=tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match=r"is damaged: settings.json or splits.json cannot be read .*another path"):
+        run(*screen, Pooled(), path=tmp_path)
     (tmp_path / "settings.json").unlink()
     with pytest.raises(ValueError, match="holds no cross-validation"):
         run(*screen, Pooled(), path=tmp_path)
@@ -338,7 +341,13 @@ def test_a_model_that_does_not_tell_its_settings(screen, tmp_path):
         run(*screen, Silent(), path=tmp_path)
 
 
-@pytest.mark.parametrize("folds", [[], [3], -1, [0, 0], range(4)])
+@pytest.mark.parametrize("folds", [-1, [True], 1.5])
+def test_folds_are_numbers(screen, folds):
+    with pytest.raises(ValueError, match="folds must be"):
+        run(*screen, Pooled(), folds=folds)
+
+
+@pytest.mark.parametrize("folds", [[], [3], [0, 0], range(4)])
 def test_folds_that_are_not_there(screen, folds):
     with pytest.raises(ValueError, match="folds are numbered from 0 to 2, each at most once"):
         run(*screen, Pooled(), folds=folds)

@@ -7,8 +7,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import kurtosis, skew
 
+import distpert
 from distpert import calibration, conformalise, count_histograms, without_latent_uncertainty
 from distpert.baselines import PointPrediction, PooledHistogram
 from distpert.plots import (
@@ -37,7 +39,7 @@ def test_draws_what_is_predicted_and_observed(context_screen, context_fit, ax):
     cells = count_histograms(context_screen.adata, bins=context_fit.histograms, context_key="context")
     returned = plot_histogram(prediction, label, gene, context=context, observed=cells, ax=ax)
     assert returned is ax
-    assert ax.get_title() == gene
+    assert ax.get_title() == f"{gene}: {label}, context context1"
     assert ax.get_xlabel()
     assert ax.get_ylabel()
     control, predicted, observed = (line.get_ydata() for line in ax.get_lines())
@@ -207,7 +209,7 @@ def test_genes_without_shape_are_left_out(prediction, small, ax):
     adata.X[(adata.obs["perturbation"] == "GENE2").to_numpy(), 1] = 0
     plot_moments(prediction, adata, "GENE2", moment="skewness", ax=ax)
     assert sum(len(line.get_xdata()) for line in ax.get_lines()[:2]) == 4
-    assert ax.get_title() == "GENE2 (20 cells), 1 genes without"
+    assert ax.get_legend().get_texts()[-1].get_text() == "no skewness: 1 genes"
 
 
 def test_moments_of_one_context(context_fit, context_screen, ax):
@@ -362,7 +364,7 @@ def test_shift(prediction, small_fit):
     largest = abs(shift).max("perturbation").to_series().sort_values(ascending=False)
     assert genes == largest.index[:3].tolist()
     low, high = image.get_clim()
-    assert -low == high == pytest.approx(float(np.quantile(abs(np.asarray(image.get_array())), 0.99)))
+    assert -low == high == pytest.approx(float(np.quantile(largest[:3], 0.9)))
     assert image.colorbar.ax.get_ylabel() == "shift of the variance (log1p expression²)"
     plt.close(ax.figure)
 
@@ -387,7 +389,47 @@ def test_shift_refuses(prediction, context_fit, ax):
         plot_shift(prediction, "mode", ax=ax)
     with pytest.raises(KeyError, match="'NOPE' is none of the genes predicted"):
         plot_shift(prediction, genes=["NOPE"], ax=ax)
-    with pytest.raises(ValueError, match="give at least one gene"):
+    with pytest.raises(ValueError, match="num_genes must be at least 1, not 0"):
         plot_shift(prediction, num_genes=0, ax=ax)
+    with pytest.raises(ValueError, match="give at least one gene"):
+        plot_shift(prediction, genes=[], ax=ax)
     with pytest.raises(KeyError, match="say which context to plot: context0, context1"):
         plot_shift(context_fit.predict("GENE1", num_draws=5, progress_bar=False), ax=ax)
+
+
+MISTAKEN = {
+    "plot_coverage(prediction)": r"calibration: expected Dataset, made by distpert.calibration\(prediction, adata\)",
+    "plot_coverage(scores)": "calibration: expected a table made by .*, got one with nll",
+    "plot_pit(prediction)": "calibration: expected Dataset",
+    "plot_strata(prediction)": "calibration: expected Dataset",
+    "plot_selective_risk(prediction)": "calibration: expected Dataset",
+    "plot_loss(prediction)": r"fit: expected Fit, made by distpert.fit\(adata, embeddings\); got Prediction",
+    "plot_explained_share(prediction)": "fit: expected Fit",
+    "plot_moments(fit, adata, 'GENE2')": r"prediction: expected Predicted, made by fit.predict\(labels\); got Fit",
+    "plot_moments(prediction, 'GENE2', adata)": "one of the perturbations is asked for by its label, a str",
+    "plot_histogram(fit, 'GENE2', 'GENE1')": "take a prediction of a fit or of a baseline",
+    "plot_histogram(prediction, ['GENE2'], 'GENE1')": r"asked for by its label, a str, not \['GENE2'\]",
+    "plot_histogram(prediction, 'GENE2', ['GENE1'])": r"genes is asked for by its name, a str, not \['GENE1'\]",
+    "plot_predictive_check(prediction)": "check: expected Dataset, made by distpert.predictive_check",
+    "plot_predictive_check(scores)": "check: expected what distpert.predictive_check returns, got a table of nll",
+}
+
+
+@pytest.mark.parametrize("call", MISTAKEN)
+def test_mistaken_objects(call, prediction, small, small_fit):
+    names = {"prediction": prediction, "fit": small_fit, "adata": small.adata}
+    names["scores"] = xr.Dataset({"nll": ("perturbation", [1.0])})
+    with pytest.raises(TypeError, match=MISTAKEN[call]):
+        eval(f"plots.{call}", {"plots": distpert.plots, **names})
+    plt.close("all")
+
+
+def test_coverage_shows_the_bands_of_all_levels_and_of_one(table, ax):
+    lowest = float(table["coverage_lower"].min())
+    wide = table.assign(coverage_lower=table["coverage_lower"] * 0.5)
+    assert plot_coverage(wide, ax=ax).get_ylim()[0] < lowest * 0.5
+    ax.clear()
+    plot_coverage(table.isel(level=[1]), ax=ax)
+    ends = [path.vertices[:, 1] for group in ax.collections for path in group.get_paths()]
+    expected = table.isel(level=1)[["coverage_lower", "coverage_upper"]].to_array().T
+    np.testing.assert_allclose(ends, expected)

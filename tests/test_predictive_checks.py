@@ -129,7 +129,12 @@ def test_the_plot_shows_the_observed_value_and_the_prior(check, prediction, smal
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts[:2] == ["prior", "posterior"]
     assert texts[2].startswith("observed, p = ")
-    assert ax.get_title() == "GENE1"
+    assert ax.get_title() == f"GENE1: {label}"
+    own = plot_predictive_check(before, perturbation=label, gene="GENE1")
+    assert own.get_legend().get_texts()[0].get_text() == "prior"
+    beyond = check.assign(observed=check["observed"] + 1e6)
+    texts = plot_predictive_check(beyond, perturbation=label, gene="GENE1").get_legend().get_texts()
+    assert texts[-1].get_text() == "observed, p < 0.01"
     over_genes = plot_predictive_check(check, perturbation=label)
     expected = float(check["observed"].sel(perturbation=label).mean())
     assert over_genes.lines[0].get_xdata()[0] == pytest.approx(expected, rel=1e-3)

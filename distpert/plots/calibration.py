@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distpert.arguments import check_type
+from distpert.labels import listed
 from distpert.plots.selection import check_moment
 from distpert.plots.style import CONTROL, MOMENT_STYLES, OBSERVED, PREDICTED, axes_or_new
 
@@ -29,6 +32,7 @@ def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Axes
         A line with its 95 % band for each moment. On the dashed diagonal: calibrated; below: over-confident.
     """
+    _check_table(calibration)
     ax = axes_or_new(ax, 3.6, 3.4)
     ax.plot([0, 1], [0, 1], color=CONTROL, ls="--", lw=1, label="calibrated", zorder=0)
     level = calibration["level"].to_numpy()
@@ -37,9 +41,14 @@ def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         value, lower, upper = (
             calibration["coverage" + end].sel(moment=moment).to_numpy() for end in ("", "_lower", "_upper")
         )
-        ax.fill_between(level, lower, upper, color=color, alpha=0.15, lw=0)
+        if len(level) > 1:
+            ax.fill_between(level, lower, upper, color=color, alpha=0.15, lw=0)
+        else:  # there is nothing to fill between
+            ax.vlines(level, lower, upper, color=color, alpha=0.5, lw=1.2)
         ax.plot(level, value, mark + "-", color=color, ms=4, lw=1.2, label=moment)
-    low = max(0.0, min(level.min(), np.nanmin(calibration["coverage"])) - 0.05)
+    low = max(
+        0.0, np.nanmin([level.min(), *(calibration[name].min() for name in ("coverage", "coverage_lower"))]) - 0.05
+    )
     ax.set(
         xlabel="level of the interval",
         ylabel="share of moments inside",
@@ -76,6 +85,7 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     ValueError
         If the table has no transforms, or not of this moment, which groups of a single cell do not have.
     """
+    _check_table(calibration)
     if "pit" not in calibration:
         raise ValueError("the calibration has no transforms: conformal intervals have no distribution to transform by")
     check_moment(moment, [*calibration["moment"].to_numpy().tolist(), "cells"])
@@ -129,6 +139,7 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
         If the table has no selective risk, being of a baseline or of conformal intervals, or its mean Cramér distance
         is not above 0.
     """
+    _check_table(calibration)
     if "selective_risk" not in calibration:
         raise ValueError(
             "the calibration has no selective risk: only a posterior has a spread to sort perturbations by"
@@ -167,14 +178,16 @@ def plot_strata(
     Returns
     -------
     Axes
-        For each level, a dashed line at it and the coverage of each stratum with its 95 % band, at the mean of what is
-        stratified by. A calibrated prediction is on its line, except by effect size: see `distpert.calibration`.
+        For each level, a dashed line at it, with the level to the right, and the coverage of each stratum with its 95 %
+        band, at the mean of what is stratified by. A calibrated prediction is on its line, except by effect size: see
+        `distpert.calibration`.
 
     Raises
     ------
     ValueError
         If the stratifier or moment is unknown, or nothing is known to stratify by.
     """
+    _check_table(calibration)
     known = calibration["stratifier"].to_numpy().tolist()
     if stratifier not in known:
         raise ValueError(f"stratifier must be one of {', '.join(known)}, not {stratifier!r}")
@@ -183,13 +196,19 @@ def plot_strata(
     at = table["mean_by_stratum"].to_numpy()
     if np.isnan(at).all():
         raise ValueError(f"the calibration knows no {stratifier} of its perturbations")
+    from matplotlib import colormaps
+    from matplotlib.ticker import MaxNLocator
+
     ax = axes_or_new(ax)
-    for i, level in enumerate(calibration["level"].to_numpy()):
-        color, mark = list(MOMENT_STYLES.values())[i % len(MOMENT_STYLES)]
+    levels = calibration["level"].to_numpy()
+    colors = colormaps["viridis"](np.linspace(0, 0.8, len(levels)))  # in order, as levels are
+    for level, color, mark in zip(levels, colors, cycle("os^DvP"), strict=False):
         value, lower, upper = (
             table["coverage_by_stratum" + end].sel(level=level).to_numpy() for end in ("", "_lower", "_upper")
         )
         ax.axhline(level, color=color, ls="--", lw=1)
+        right = ax.get_yaxis_transform()  # levels as data, the edge of the Axes as 1
+        ax.text(1.02, level, f"{level:g}", transform=right, color=color, va="center", fontsize="small")
         ends = np.maximum([value - lower, upper - value], 0)  # a quantile can end short of the mean
         ax.errorbar(at, value, ends, fmt=mark + "-", color=color, ms=4, lw=1.2, capsize=2, label=f"level {level:g}")
     name = "number of cells" if stratifier == "n_cells" else stratifier.replace("_", " ")
@@ -200,5 +219,15 @@ def plot_strata(
         title=f"{moment}, by {name}",
         ylim=(None, 1.01),
     )
-    ax.legend(frameon=False, fontsize="small")
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     return ax
+
+
+def _check_table(calibration: xr.Dataset) -> None:
+    """Refuse what is no table of calibration, as a prediction is not."""
+    import xarray as xr
+
+    made_by = "distpert.calibration(prediction, adata)"
+    check_type("calibration", calibration, xr.Dataset, made_by=made_by)
+    if "coverage" not in calibration:
+        raise TypeError(f"calibration: expected a table made by {made_by}, got one with {listed(calibration)}")

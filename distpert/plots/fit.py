@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distpert.arguments import check_type
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def plot_loss(fit: Fit, *, ax: Axes | None = None) -> Axes:
         Negative evidence lower bound, in nats per cell and gene, against the epoch, from 1. The title says how the fit
         ended.
     """
+    _check_fit(fit)
     ax = axes_or_new(ax)
     ax.plot(np.arange(1, len(fit.loss) + 1), fit.loss, color=PREDICTED, lw=1.4)
     ended = "ended by its stopping rule" if fit.converged else "ended at the last epoch allowed"
@@ -54,6 +56,7 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
         `Fit.explained_share`, the dashed line. The dotted line is `Fit.predictable_share`: what can be told of a
         perturbation left out.
     """
+    _check_fit(fit)
     share, weight = fit.parameters["explained_share"].to_numpy(), fit._factor_weight
     order = np.argsort(-weight, kind="stable")
     width = weight[order]
@@ -72,3 +75,10 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
     )
     ax.legend(frameon=False, fontsize="small", loc="upper right")
     return ax
+
+
+def _check_fit(fit: Fit) -> None:
+    """Refuse what is no fit, as its predictions are not."""
+    from distpert.fitted import Fit
+
+    check_type("fit", fit, Fit, made_by="distpert.fit(adata, embeddings)")

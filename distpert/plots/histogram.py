@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from distpert.datatree import observed_counts
 from distpert.moments import EXPRESSION
-from distpert.plots.selection import check_draws, control_histograms, one_group
+from distpert.plots.selection import check_draws, control_histograms, group_name, one_group
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
 from distpert.symbols import check_known
 
@@ -51,7 +51,8 @@ def plot_histogram(
     Returns
     -------
     Axes
-        Bin probability against expression. Bins that hold nothing anywhere are left out of the lines.
+        Bin probability against expression; the title has the gene and the group. Bins that hold nothing anywhere are
+        left out of the lines.
 
     Raises
     ------
@@ -80,6 +81,7 @@ def plot_histogram(
         shown |= counts > 0
 
     ax = axes_or_new(ax)
+    title = f"{gene}: {group_name(one.perturbations[0], one.contexts[0], training.context_key)}"
     what = "of probability" if counts is None else f"for {n_cells} cells"
     band = f", {ci_prob:.0%} band {what}" if (upper > lower).any() else ""  # one histogram is a band of no width
     ax.fill_between(x[shown], lower[shown], upper[shown], color=PREDICTED, alpha=0.25, lw=0)
@@ -87,7 +89,7 @@ def plot_histogram(
     ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted{band}")
     if counts is not None:
         ax.plot(x[shown], counts[shown] / n_cells, "o", color=OBSERVED, ms=4, label=f"observed ({n_cells} cells)")
-    ax.set(xlabel=EXPRESSION, ylabel="share of cells", title=gene)
+    ax.set(xlabel=EXPRESSION, ylabel="share of cells", title=title)
     ax.set_ylim(0, 1.45 * ax.get_ylim()[1])  # room for the legend
     ax.legend(frameon=False, fontsize="small", loc="upper right")
     return ax

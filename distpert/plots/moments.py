@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distpert.arguments import check_type
 from distpert.conformal import is_mean_only
 from distpert.datatree import observed_counts
 from distpert.moments import MOMENTS, histogram_moments
-from distpert.plots.selection import check_moment, one_group
+from distpert.plots.selection import check_moment, group_name, one_group
 from distpert.plots.style import CONTROL, MOMENT_LABELS, OBSERVED, PREDICTED, axes_or_new
+from distpert.predicted import Predicted
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,7 +59,7 @@ def plot_moments(
     Axes
         Predictive median and interval of each gene against what was observed; where an interval misses it, in another
         colour and shape. Genes with all cells in one bin have no skewness and kurtosis and are left out of these two;
-        the title says how many.
+        the legend says how many.
 
     Raises
     ------
@@ -66,6 +68,7 @@ def plot_moments(
     ValueError
         If there is no such moment, or no cells, or the method predicts means alone, without intervals.
     """
+    check_type("prediction", prediction, Predicted, made_by="fit.predict(labels)")
     check_moment(moment)
     if is_mean_only(prediction):
         raise ValueError("this method predicts means alone, without intervals to plot: conformalise gives it some")
@@ -93,8 +96,11 @@ def plot_moments(
     reach = [*observed, *median]
     if reach:
         ax.plot([min(reach), max(reach)], [min(reach), max(reach)], color=CONTROL, ls="--", lw=1, zorder=0)
-    name, left_out = MOMENT_LABELS[moment], int((~shown).sum())
-    title = f"{one.perturbations[0]} ({n_cells} cells)" + (f", {left_out} genes without" if left_out else "")
-    ax.set(xlabel=f"observed {name}", ylabel=f"predicted {name}", title=title)
-    ax.legend(frameon=False, fontsize="small")
+    if left_out := int((~shown).sum()):
+        ax.plot([], [], " ", label=f"no {moment}: {left_out} genes")
+    name, group = MOMENT_LABELS[moment], group_name(one.perturbations[0], one.contexts[0], one.training.context_key)
+    ax.set(xlabel=f"observed {name}", ylabel=f"predicted {name}", title=f"{group} ({n_cells} cells)")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.3 * (high - low))  # room for the legend
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
     return ax

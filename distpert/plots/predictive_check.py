@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.labels import canonical_label
+from distpert.arguments import check_type
+from distpert.labels import canonical_label, listed
+from distpert.plots.selection import group_name
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
 from distpert.predictive_checks import posterior_p_value
 from distpert.symbols import check_known
@@ -33,7 +35,7 @@ def plot_predictive_check(
     Parameters
     ----------
     check
-        As `distpert.predictive_check` returns it for a posterior.
+        As `distpert.predictive_check` returns it.
     prior
         The same for a prior (`Fit.prior_predictive`), drawn behind. What of it lies beyond the posterior's replicates
         and the observed value by more than three times their range is left out of the picture.
@@ -53,11 +55,20 @@ def plot_predictive_check(
 
     Raises
     ------
+    TypeError
+        If a check or the prior is none.
     KeyError
         If the perturbation, context or gene is none of those checked, or is to be named.
     ValueError
         If the prior is of another statistic, or the observed cells have no value.
     """
+    import xarray as xr
+
+    given = {"check": check} if prior is None else {"check": check, "prior": prior}
+    for name, table in given.items():
+        check_type(name, table, xr.Dataset, made_by="distpert.predictive_check(prediction, adata)")
+        if "replicated" not in table:
+            raise TypeError(f"{name}: expected what distpert.predictive_check returns, got a table of {listed(table)}")
     check = _one_group(check, perturbation, context)
     if gene is None:
         usable = check["observed"].notnull() & check["replicated"].notnull().all("draw")
@@ -83,11 +94,16 @@ def plot_predictive_check(
         before = before[np.isfinite(before)]
         shown = before[(before >= low - reach) & (before <= high + reach)]
         _bars(ax, shown, np.histogram_bin_edges(shown, 30), len(before), CONTROL, "prior")
-    _bars(ax, replicated, _edges(replicated), len(replicated), PREDICTED, "posterior")
-    ax.axvline(observed, color=OBSERVED, lw=1.8, label=f"observed, p = {p_value:.2g}")
+    _bars(ax, replicated, _edges(replicated), len(replicated), PREDICTED, check.attrs["prediction"])
+    least = 1 / max(len(replicated), 1)
+    ends = {0.0: f"p < {least:.2g}", 1.0: f"p > {1 - least:.4g}"}  # no replicate beyond says no more
+    ax.axvline(observed, color=OBSERVED, lw=1.8, label=f"observed, {ends.get(p_value, f'p = {p_value:.3g}')}")
+    label, place = str(check["perturbation"].item()), str(check["context"].item()) if "context" in check.coords else ""
+    key = check.attrs["context_key"] if place else None
+    title = f"{gene or f'mean of {len(genes)} genes'}: {group_name(label, place, key)}"
     units = check.attrs["units"]
     what = check.attrs["statistic"] + (f" ({units})" if units not in ("", "1") else "")
-    ax.set(xlabel=what, ylabel="density", title=gene or f"mean of {len(genes)} genes")
+    ax.set(xlabel=what, ylabel="density", title=title)
     ax.set_ylim(0, 1.35 * ax.get_ylim()[1])  # room for the legend
     ax.legend(framealpha=0.85, edgecolor="none", fontsize="small", loc="best")
     return ax

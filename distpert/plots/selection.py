@@ -30,8 +30,8 @@ def check_draws(prediction: Predicted) -> None:
     """Refuse what has no histograms, as conformal intervals."""
     if not isinstance(prediction, Drawn):
         raise TypeError(
-            f"plot_histogram and plot_shift take a prediction of a fit or of a baseline, not a "
-            f"{type(prediction).__name__}; plot_moments takes conformal intervals too"
+            f"plot_histogram and plot_shift take a prediction of a fit or of a baseline, made by fit.predict(labels), "
+            f"not a {type(prediction).__name__}; plot_moments takes conformal intervals too"
         )
 
 
@@ -45,8 +45,15 @@ def chosen_context(prediction: Predicted, context: str | None) -> str:
     return str(context)
 
 
+def group_name(perturbation: str, context: str, context_key: str | None) -> str:
+    """Name a group in a title."""
+    return f"{perturbation}, {context_key} {context}" if context_key else perturbation
+
+
 def one_group(prediction: Given, perturbation: str, context: str | None) -> Given:
     """Take one perturbation in one context out of a prediction, with the same draws."""
+    if not isinstance(perturbation, str):
+        raise TypeError(f"one of the perturbations is asked for by its label, a str, not {perturbation!r}")
     perturbation = canonical_label(perturbation, prediction.training.control)
     check_known(perturbation, prediction.perturbations, "perturbations")
     context = chosen_context(prediction, context)

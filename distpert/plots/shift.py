@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distpert.arguments import check_count
 from distpert.moments import MOMENTS, histogram_moments
 from distpert.plots.selection import check_draws, check_moment, chosen_context, control_histograms
 from distpert.plots.style import MOMENT_LABELS, axes_or_new
@@ -49,8 +50,8 @@ def plot_shift(
     Returns
     -------
     Axes
-        Predicted median minus the moment of the control cells. Colours end at the 99 % quantile of absolute shifts
-        shown, so that a few large ones do not fade the others.
+        Predicted median minus the moment of the control cells. Colours end where the largest absolute shift of nine
+        genes in ten does, so that a few large ones do not fade the others; the title names the context.
 
     Raises
     ------
@@ -68,7 +69,9 @@ def plot_shift(
         genes = [genes] if isinstance(genes, str) else list(genes)
     for gene in genes or ():
         check_known(gene, prediction.genes, "genes")
-    if (num_genes if genes is None else len(genes)) < 1:
+    if genes is None:
+        num_genes = check_count("num_genes", num_genes)
+    elif not genes:
         raise ValueError("give at least one gene to plot")
     summary = prediction.summary()
     check_moment(moment, [str(name) for name in summary])
@@ -82,13 +85,16 @@ def plot_shift(
         largest = np.argsort(-np.abs(shift.to_numpy()).max(axis=0), kind="stable")[:num_genes]
         genes = [prediction.genes[gene] for gene in largest]
     values = shift.sel(gene=genes).to_numpy()
-    reach = float(np.quantile(np.abs(values), 0.99)) or 1.0
+    largest = np.abs(values).max(axis=0)
+    reach = float(np.quantile(largest, 0.9)) or float(largest.max()) or 1.0
 
     rows, columns = values.shape
-    ax = axes_or_new(ax, min(2.5 + 0.2 * columns, 12), min(1.6 + 0.2 * rows, 12))
+    ax = axes_or_new(ax, min(2.5 + 0.2 * columns, 12), np.clip(1.6 + 0.2 * rows, 3.4, 12))
     image = ax.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
     ax.figure.colorbar(image, ax=ax, label=f"shift of the {MOMENT_LABELS[moment]}", extend="both", pad=0.02)
     ax.set_xticks(range(columns), genes, rotation=90, fontsize="small")
     ax.set_yticks(range(rows), prediction.perturbations, fontsize="small")
     ax.set(xlabel="gene", ylabel="perturbation")
+    if training.context_key:
+        ax.set_title(f"{training.context_key} {context}")
     return ax
