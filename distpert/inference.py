@@ -28,11 +28,12 @@ class Optimisation:
     what it has fallen in all.
 
     After a third of the default, means of unseen perturbations are predicted as well; what takes longer is bins that
-    hold few cells, on which skewness and kurtosis rest (figures: documentation, "The model").
+    hold few cells, on which skewness and kurtosis rest, and in small screens concentrations far below their prior,
+    without which intervals are too narrow (figures: documentation, "The model").
     """
 
     max_epochs: int = 75
-    min_steps: int = 120
+    min_steps: int = 300
     batch_size: int = 64
     step_size: float = 0.04
     tolerance: float = 0.0005
