@@ -19,7 +19,7 @@ from distpert.cross_validation_models import Distpert, name_models
 from distpert.embeddings import Embeddings, as_embeddings
 from distpert.groups import group_cells
 from distpert.histograms import Histograms
-from distpert.labels import listed, pair_hint
+from distpert.labels import listed, spelling_hint
 from distpert.scoring import score
 from distpert.screen import Screen, read_screen
 from distpert.screen_counts import count_screen
@@ -162,7 +162,7 @@ def _usable(screen: Screen, embeddings: Embeddings) -> tuple[list[str], list[str
     labels = sorted(set(groups.perturbation.tolist()) - {screen.control})
     single, missing = set(groups.with_one_cell()), embeddings.missing(labels)
     usable = [label for label in labels if label not in single and label not in missing]
-    hint = pair_hint(chain.from_iterable(missing.values()), embeddings.genes)
+    hint = spelling_hint(chain.from_iterable(missing.values()), embeddings.genes)
     if len(usable) <= FEWEST_PERTURBATIONS:
         raise ValueError(
             f"{len(usable)} of {len(labels)} perturbations have 2 cells and an embedding; at least "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from distpert.embedding_tables import frame_from_vectors, validate_embeddings
-from distpert.labels import listed, pair_hint
+from distpert.labels import listed, spelling_hint
 from distpert.symbols import nearest_symbols
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Embeddings:
             near = nearest_symbols(gene, self.genes)
             named.append(f"{gene!r} (nearest: {', '.join(near) if near else 'none'})")
         named += map(repr, genes[20:])
-        hint = pair_hint(genes, self._row)
+        hint = spelling_hint(genes, self._row)
         return f"no embedding for {len(genes)} gene{'s'[: len(genes) > 1]}: {', '.join(named)}{hint and '.' + hint}"
 
 

@@ -18,7 +18,7 @@ from distpert.fitted import Fit
 from distpert.histograms import Histograms
 from distpert.inference import Optimisation, optimise
 from distpert.kernels import Kernel, choose_kernel
-from distpert.labels import listed
+from distpert.labels import genes_of, listed
 from distpert.model import Batch, Design, Priors
 from distpert.screen import read_screen
 from distpert.screen_counts import count_screen
@@ -152,6 +152,7 @@ def fit(
         histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
 
     _warn_of_bare_contexts(histograms)
+    _warn_of_other_names(histograms)
     design, groups, start, kernel = _prepare(histograms, embeddings, n_factors, priors)
     result = optimise(
         design,
@@ -205,6 +206,19 @@ def _warn_of_bare_contexts(histograms: Histograms) -> None:
     if bare := sorted(set(histograms.contexts) - set(perturbed.tolist())):
         warnings.warn(
             f"only control cells in {listed(bare)}: what all perturbations do there is taken from the other contexts",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_other_names(histograms: Histograms) -> None:
+    """Say so where none of the perturbed genes is measured, which is mostly a matter of names."""
+    perturbed = {gene for label in histograms.perturbations for gene in genes_of(label)}
+    if not perturbed.intersection(histograms.genes):
+        warnings.warn(
+            f"none of the {len(perturbed)} perturbed genes ({listed(sorted(perturbed), 3)}) is among those measured "
+            f"({listed(histograms.genes, 3)}), so that nothing is learned of perturbed genes themselves. If these have "
+            "other names, pass gene_symbols=, the column of adata.var that has the same",
             UserWarning,
             stacklevel=3,
         )

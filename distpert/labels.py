@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from itertools import product
 from typing import Any
 
 CONTROL_LABELS = ("control", "ctrl", "non-targeting")
+# What else cells without a perturbation go by, without case, separators and numbers.
+_NO_PERTURBATION = {"control", "ctrl", "nt", "ntc", "nontargeting", "nontargetingcontrol", "negativecontrol", "negctrl"}
+_NO_PERTURBATION |= {"safetargeting", "scramble", "scrambled", "unassigned", "unperturbed", "multiplet", "doublet"}
+
+
+def looks_unperturbed(label: str) -> bool:
+    """Whether a label is one that screens use for cells without a perturbation, or with more than are known.
+
+    Parameters
+    ----------
+    label
+        As found in the data: ``NT-3``, ``non_targeting``, ``Control``, ``unassigned``.
+
+    Returns
+    -------
+    bool
+        Whatever its case, separators and numbers at its end.
+    """
+    without_number = re.sub(r"[\W_]*\d+$", "", label.casefold())
+    return re.sub(r"[\W_]+", "", without_number) in _NO_PERTURBATION
 
 
 def canonical_label(label: str, control: str) -> str:
@@ -88,8 +109,8 @@ def genes_of(label: str) -> tuple[str, ...]:
     return tuple(part for part in map(str.strip, label.split("+")) if part)
 
 
-def pair_hint(names: Iterable[str], genes: Collection[str]) -> str:
-    """Say so where a name is of genes with something else than a plus sign between them.
+def spelling_hint(names: Iterable[str], genes: Collection[str]) -> str:
+    """Say so where a name is of a gene in other case, of a guide, or of genes without a plus sign between them.
 
     Parameters
     ----------
@@ -104,8 +125,14 @@ def pair_hint(names: Iterable[str], genes: Collection[str]) -> str:
         A sentence about the first such name, with a blank before it; empty if there is none.
     """
     known, controls = set(genes), set(CONTROL_LABELS)
+    in_capitals = {gene.upper(): gene for gene in known}
     for name, sign in product(names, "_,;|/:& -."):
+        if (same := in_capitals.get(name.upper(), name)) != name:
+            return f" {name!r} and {same!r} differ in case."
         parts = [part.strip() for part in name.split(sign) if part.strip()]
+        number = len(parts) == 2 and parts[1] not in known and re.fullmatch("[A-Za-z]{0,5}[0-9]+", parts[1])
+        if number and parts[0] in known:
+            return f" {name!r} looks like a guide: label cells by the gene that it targets, {parts[0]!r}."
         perturbed = [part for part in parts if part not in controls]
         if len(parts) > 1 and perturbed and len(set(perturbed)) == len(perturbed) and known.issuperset(perturbed):
             return f" Pairs are written with a plus sign: {name!r} would be {'+'.join(parts)!r}."
@@ -140,9 +167,11 @@ def resolve_control(control: str, labels: Collection[str]) -> str:
     others = [name for name in CONTROL_LABELS if name in present]
     if control in CONTROL_LABELS and len(others) == 1:
         return others[0]
+    likely = sorted(filter(looks_unperturbed, labels))
+    rest = sorted(set(labels) - set(likely))
     raise ValueError(
         f"no cell is labelled {control!r}, so there are no control cells. The labels there are: "
-        f"{listed(sorted(labels))}. Pass the label of the control cells as control=."
+        f"{listed([*likely, *rest])}. Pass the label of the control cells as control=."
     )
 
 

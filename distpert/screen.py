@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.labels import CONTROL_LABELS, canonical_label, genes_of, listed, resolve_control
+from distpert.labels import canonical_label, genes_of, listed, looks_unperturbed, resolve_control
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -168,10 +168,12 @@ def read_screen(
 
 
 def _like_controls(perturbation: NDArray[np.str_], control: str) -> list[str]:
-    """Labels, one of whose parts is the name of controls, but not that of these, or in other case."""
-    names = {name.casefold() for name in (control, *CONTROL_LABELS)}
-    labels = set(perturbation.tolist()) - {control}
-    return sorted(label for label in labels if names.intersection(map(str.casefold, genes_of(label))))
+    """Labels, one of whose parts is a usual name of cells without a perturbation, or this control's in other case."""
+
+    def is_one(part: str) -> bool:
+        return looks_unperturbed(part) or part.casefold() == control.casefold()
+
+    return sorted(label for label in set(perturbation.tolist()) - {control} if any(map(is_one, genes_of(label))))
 
 
 def _column(table: Any, name: str, what: str) -> Any:
@@ -192,7 +194,9 @@ def _read_genes(adata: AnnData, gene_symbols: str | None) -> tuple[str, ...]:
     if not len(names):
         raise ValueError("adata has no genes")
     if names.isna().any():
-        raise ValueError(f"{names.isna().sum():,} genes have no symbol in {where}: fill them or leave them out")
+        lacking = listed(adata.var_names[names.isna().to_numpy()])
+        n_lacking = f"{names.isna().sum():,} genes have no symbol in {where}"
+        raise ValueError(f"{n_lacking} ({lacking}): fill them or leave them out")
     names = names.astype(str)
     duplicated = sorted(set(names[names.duplicated()]))
     if duplicated:
@@ -239,6 +243,11 @@ def _read_contexts(adata: AnnData, key: str | None, labelled: NDArray[np.bool_])
         raise ValueError(
             f"{missing:,} labelled cells have no context in adata.obs[{key!r}]: fill it in, or leave the cells out"
         )
+    if texts := sorted(MISSING_AS_TEXT.intersection(context[labelled].tolist())):
+        raise ValueError(
+            f"adata.obs[{key!r}] has the context {listed(map(repr, texts))}, which astype(str), or R, makes of a "
+            "missing value: fill it in, leave the cells out, or use .astype('string') instead, which keeps it missing"
+        )
     return context
 
 
@@ -269,12 +278,12 @@ def _check_values(matrix: Any, genes: tuple[str, ...], source: str) -> str:
     values = matrix if isinstance(matrix, np.ndarray) else matrix.data[: matrix.nnz]
     smallest, largest = values.min(initial=0), values.max(initial=0)  # NaN comes through both
     if not (smallest >= 0 and np.isfinite(largest)):
-        what, wrong = "not finite", ~np.isfinite(values)
+        what, wrong, way_out = "not finite", ~np.isfinite(values), ""
         if not wrong.any():
-            what, wrong = "negative", values < 0
+            what, wrong, way_out = "negative", values < 0, ". If they were scaled, take those from before: layer="
         raise ValueError(
             f"{source} has {wrong.sum():,} {what} values, which no log-normalised expression is; the first "
-            f"is of gene {_gene_of_first(matrix, wrong, genes)!r}"
+            f"is of gene {_gene_of_first(matrix, wrong, genes)!r}{way_out}"
         )
     if largest <= 1:  # binary data say nothing of their scale
         return ""

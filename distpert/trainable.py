@@ -8,7 +8,7 @@ from itertools import chain
 
 from distpert.embeddings import Embeddings
 from distpert.histograms import Histograms
-from distpert.labels import listed, pair_hint
+from distpert.labels import listed, spelling_hint
 
 FEWEST_PERTURBATIONS = 3
 
@@ -66,7 +66,7 @@ def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, othe
     """
     check_number(perturbations)
     missing = embeddings.missing(perturbations)
-    hint = pair_hint(chain.from_iterable(missing.values()), embeddings.genes)
+    hint = spelling_hint(chain.from_iterable(missing.values()), embeddings.genes)
     usable = len(perturbations) - len(missing)
     if usable < FEWEST_PERTURBATIONS:
         genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))

@@ -76,7 +76,8 @@ def test_of_names_every_missing_gene_once_and_its_neighbours(embeddings):
         embeddings.of(["klf1", "MYC", "klf1+GATA2", "QQQQ"])
     message = caught.value.args[0]
     assert message == (
-        "no embedding for 3 genes: 'klf1' (nearest: KLF1), 'GATA2' (nearest: GATA1), 'QQQQ' (nearest: none)"
+        "no embedding for 3 genes: 'klf1' (nearest: KLF1), 'GATA2' (nearest: GATA1), 'QQQQ' (nearest: none). "
+        "'klf1' and 'KLF1' differ in case."
     )
 
 

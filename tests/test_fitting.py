@@ -277,7 +277,7 @@ def duplicated_genes(small):
     ("make", "options", "error", "message"),
     [
         (without_controls, {}, ValueError, r"no cell is labelled 'control'.*labels there are: GENE0, GENE1.*control="),
-        (changed, {"control": "NT"}, ValueError, r"no cell is labelled 'NT'.*GENE5, control"),
+        (changed, {"control": "NT"}, ValueError, r"no cell is labelled 'NT'.*control, GENE0"),
         (changed, {"perturbation_key": "guide"}, KeyError, r"no column 'guide' in adata.obs; there are: perturbation"),
         (changed, {"context_key": "day"}, KeyError, r"no column 'day' in adata.obs"),
         (changed, {"gene_symbols": "symbol"}, KeyError, r"no column 'symbol' in adata.var"),
@@ -517,3 +517,22 @@ def test_context_of_control_cells_alone(context_screen):
     predicted = fit.predict(labels, context="context1", num_draws=50).histogram().to_numpy()[:, 0]
     error = np.abs(predicted - truth).sum(axis=-1).mean()
     assert error < 0.7 * np.abs(fit.control[1] - truth).sum(axis=-1).mean()
+
+
+def test_perturbed_genes_under_other_names_are_warned_of(small):
+    adata = small.adata.copy()
+    adata.var_names = [f"ENSG{i}" for i in range(adata.n_vars)]
+    with pytest.warns(
+        UserWarning, match=r"none of the 6 perturbed genes \(GENE0, GENE1, GENE2 and 3 more\).*gene_symbols="
+    ):
+        distpert.fit(
+            adata, small.embeddings, optimisation=distpert.Optimisation(max_epochs=1, min_steps=1), progress_bar=False
+        )
+
+
+def test_concentrations_far_below_their_prior_are_found():
+    screen = distpert.simulate(n_perturbations=16, n_genes=20, n_cells=60, n_controls=300, concentration=10, seed=0)
+    fit = distpert.fit(screen.adata, screen.embeddings, progress_bar=False)
+    concentration = np.exp(fit.parameters["log_concentration"])
+    assert 5 < np.median(concentration) < 20
+    assert fit.converged

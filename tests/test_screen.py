@@ -161,6 +161,7 @@ def test_no_control():
         (["A", "ctrl", "A", "A", "B", "B"], {"control": "NT", "fallback_control": "NT"}, "ctrl"),
         (["control", "Control", "A", "A", "B", "control"], {}, "Control"),
         (["NT", "A", "A+Ctrl", "nt", "B", "NT"], {"control": "NT"}, r"A\+Ctrl, nt"),
+        (["NT-1", "A", "NT-2", "unassigned", "B", "NT-1"], {"control": "NT-1"}, "NT-2, unassigned"),
     ],
 )
 def test_cells_of_another_usual_control(labels, options, others):
@@ -169,6 +170,13 @@ def test_cells_of_another_usual_control(labels, options, others):
         screen = read_screen(adata, **options)
     assert sum("labelled" in str(warning.message) for warning in caught) == 1
     assert set(others.replace("\\", "").split(", ")) <= set(screen.perturbation)
+
+
+def test_contexts_that_are_text_of_a_missing_value():
+    adata = make()
+    adata.obs["day"] = np.array([1, 2, np.nan, 1, 2, 1]).astype(str)
+    with pytest.raises(ValueError, match=r"has the context 'nan', which astype\(str\), or R, makes of a missing value"):
+        read_screen(adata, context_key="day")
 
 
 def test_control_is_text():
