@@ -56,9 +56,10 @@ def compare(
     -------
     Dataset
         Each score (model, statistic): ``mean``, ``difference`` from the reference with its interval ``lower`` to
-        ``upper``, and ``ratio`` of the means, which says little of scores that can be near or below zero. Attributes
-        are those of `scores`, of which ``better`` is ``lower`` or ``higher``, and ``n_perturbations``. Only a mean, and
-        NaN for the rest, where a score is not defined for 2 perturbations by both the model and the reference.
+        ``upper``, and ``ratio`` of the means, NaN where that of the reference is not above zero, and of little meaning
+        near it. Attributes are those of `scores`, of which ``better`` is ``lower`` or ``higher``, and
+        ``n_perturbations``. Only a mean, and NaN for the rest, where a score is not defined for 2 perturbations by both
+        the model and the reference.
 
     Raises
     ------
@@ -133,5 +134,6 @@ def _compare(
         with np.errstate(invalid="ignore", divide="ignore"):  # infinite scores
             difference = own - other
             interval = np.quantile(weights @ difference, _INTERVAL)
-            row[:] = own.mean(), difference.mean(), *interval, own.mean() / other.mean()
+            ratio = own.mean() / other.mean() if other.mean() > 0 else np.nan  # to less than nothing there is none
+            row[:] = own.mean(), difference.mean(), *interval, ratio
     return table, n_both

@@ -22,7 +22,7 @@ def test_repr_tells_what_was_fitted(fitted, context_fit):
     assert "context: context0, context1" in repr(context_fit)
     assert "share" not in text
     pairs = replace(fitted, kernel=replace(fitted.kernel, shared=0.35))
-    assert "follows the embedding or the genes that labels share (weight 0.35)," in repr(pairs)
+    assert "follows the embedding or the genes that labels share (weight 0.35))" in repr(pairs)
 
 
 def test_facts(fitted, context_fit):
