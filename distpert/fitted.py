@@ -83,8 +83,8 @@ class Fit:
             ("embeddings", repr(self.embeddings).removeprefix("Embeddings: ")),
             (
                 "response",
-                f"{self.parameters.sizes['factor']} factors; of their variance {self.predictable_share:.0%} can be told "
-                f"for a perturbation left out ({self.explained_share:.0%} follows the {followed})",
+                f"{self.parameters.sizes['factor']} factors; of their variance {self.predictable_share:.0%} can be "
+                f"told for a perturbation left out ({self.explained_share:.0%} follows the {followed})",
             ),
             (
                 "loss",
