@@ -63,6 +63,8 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
     ------
     FileNotFoundError
         If there is no such file.
+    IsADirectoryError
+        If it is a folder.
     ValueError
         If the suffix is unknown, the file is not what its suffix says, or the embeddings are invalid
         (duplicated symbols, different lengths, cells that are not finite numbers, rows of zeros).
@@ -70,6 +72,8 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
         If a pickle holds anything else than plain containers, numbers and numeric arrays.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the path of a file in it")
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     suffix = path.suffix.lower()
@@ -128,7 +132,9 @@ def _read_npz(path: Path) -> Content:
         try:
             symbols = archive[names[0]]
         except ValueError as error:
-            raise ValueError(f"{names[0]!r} must be saved as an array of str, not of objects") from error
+            raise ValueError(
+                f"{names[0]!r} must be saved as an array of str, not of objects: np.array(list(names))"
+            ) from error
         vectors = archive[tables[0]]
     if symbols.dtype.kind == "S":
         symbols = np.char.decode(symbols, "utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from numbers import Real
@@ -131,8 +132,11 @@ def _numbers(frame: pd.DataFrame, where: str) -> NDArray[np.float32]:
         if not isinstance(dtype, np.dtype) or dtype.kind not in "fiu":
             for gene, cell in frame.iloc[:, column].items():
                 if gene not in wrong and (isinstance(cell, bool) or not isinstance(cell, Real)):
-                    wrong[gene] = f"{gene} ({cell!r} in column {frame.columns[column]!r})"
+                    wrong[gene] = f"{gene} ({reprlib.repr(cell)} in column {frame.columns[column]!r})"
     if wrong:
-        raise ValueError(f"{where}: cells that are not numbers: {listed(wrong.values())}")
+        raise ValueError(
+            f"{where}: cells that are not numbers: {listed(wrong.values(), 5)}; leave out columns of text, and give "
+            "vectors that are in one column as a dict, dict(zip(genes, vectors))"
+        )
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(frame.to_numpy(dtype=np.float32))

@@ -205,8 +205,8 @@ class Fit:
         Parameters
         ----------
         perturbations
-            Labels ``A`` or ``A+B`` (in any order) whose genes have embeddings, whether in training or not. For one that
-            was in training, its own cells inform the prediction.
+            Labels ``A`` or ``A+B`` (in any order; the prediction has the genes sorted) whose genes have embeddings,
+            whether in training or not. For one that was in training, its own cells inform the prediction.
         context
             Context or contexts to predict for; by default all.
         num_draws

@@ -418,9 +418,10 @@ def test_pickles_of_other_content_are_refused(tmp_path, content, match):
 
 
 def test_a_missing_file_and_a_directory(tmp_path):
-    for path in (tmp_path / "absent.csv", tmp_path):
-        with pytest.raises(FileNotFoundError, match=path.name):
-            read_embeddings(path)
+    with pytest.raises(FileNotFoundError, match="absent.csv"):
+        read_embeddings(tmp_path / "absent.csv")
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path.name} is a folder; give the path of a file in it"):
+        read_embeddings(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["e.xlsx", "e", "e.npz.gz", "e.gz"])
