@@ -418,7 +418,7 @@ def test_pickles_of_other_content_are_refused(tmp_path, content, match):
 
 
 def test_a_missing_file_and_a_directory(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.csv"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
         read_embeddings(tmp_path / "absent.csv")
     with pytest.raises(IsADirectoryError, match=f"{tmp_path.name} is a folder; give the path of a file in it"):
         read_embeddings(tmp_path)
