@@ -52,10 +52,7 @@ def check_count(name: str, value: SupportsIndex, least: int = 1) -> int:
     ValueError
         If it is no whole number, or below `least`. True is no number.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
+    number = _whole_number(value)
     if number is None or isinstance(value, bool):
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
     if number < least:
@@ -81,10 +78,15 @@ def check_seed(seed: SupportsIndex) -> int:
     ValueError
         If it is no whole number from 0 to 2⁶³ − 1.
     """
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 2**63:
+    number = _whole_number(seed)
+    if number is None or not 0 <= number < 2**63:
         raise ValueError(f"seed must be a whole number of at least 0 (and below 2**63), not {seed!r}")
     return number
+
+
+def _whole_number(value: SupportsIndex) -> int | None:
+    """Give a whole number of any type as an int; None for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
