@@ -50,7 +50,7 @@ def build_datatree(
     one_chain = {"chain": [0], "draw": np.arange(prediction.num_draws)}
     constant = xr.Dataset(
         {
-            # In double precision, in which means over draws that are all the same are the same.
+            # In double precision: the spread of draws that are all the same is then rounding that nobody sees.
             "explained_share": ("factor", parameters["explained_share"].to_numpy().astype(np.float64)),
             "concentration": ("gene", np.exp(parameters["log_concentration"].to_numpy().astype(np.float64))),
         },

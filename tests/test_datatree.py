@@ -54,7 +54,7 @@ def test_layout(tree, fitted, prediction):
         assert tree[group]["chain"].to_numpy().tolist() == [0]
         assert tree[group]["draw"].to_numpy().tolist() == list(range(20))
         assert tree[group]["perturbation"].to_numpy().tolist() == ["GENE3", "GENE11"]
-    kappa = np.exp(fitted.parameters["log_concentration"].to_numpy())
+    kappa = np.exp(fitted.parameters["log_concentration"].to_numpy().astype(float))
     np.testing.assert_allclose(posterior["concentration"], np.broadcast_to(kappa, (1, 20, 12)))
 
 
@@ -93,8 +93,8 @@ def test_what_the_fit_has_seen(context_fit, context_screen):
     tree = context_fit.predict([unseen, "GENE3"], num_draws=5, seed=7, progress_bar=False).to_datatree()
     assert tree["constant_data"]["in_training"].to_series().to_dict() == {"GENE0+GENE1": False, "GENE3": True}
     assert tree.attrs["inference_library"] == "distpert" and tree.attrs["seed"] == 7
-    for name in ("concentration", "explained_share"):  # a constant has no spread, also by numpy's sums
-        assert (tree["posterior"][name].std("draw") == 0).all()
+    for name in ("concentration", "explained_share"):  # a constant has no spread but for rounding
+        assert (tree["posterior"][name].std("draw") < 1e-12 * tree["posterior"][name].mean("draw")).all()
 
 
 def test_log_likelihood_takes_counts_of_what_is_predicted(tree, prediction):
