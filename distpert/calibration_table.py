@@ -150,7 +150,7 @@ class _Pool:
         return Band(*ends.reshape(3, *values.shape[:-1]))
 
     def flatness(self, density: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Simultaneous band, lower and upper (…, bar), and p-value (…), of densities (…, bar, group) as in `mean`."""
+        """Ask whether densities (…, bar, group) are flat: ends of the simultaneous band (…, bar), and p-value (…)."""
         found = [
             flatness(bars, self.present & ~np.isnan(bars).any(axis=0), self.unit, self.n_resamples, self.seed)
             for bars in density.reshape(-1, *density.shape[-2:])

@@ -75,7 +75,7 @@ def open_folder(path: str | os.PathLike[str], settings: Mapping[str, Any], split
     Raises
     ------
     ValueError
-        If the folder was made with other settings (names them and both values), or holds something else.
+        If the folder was made with other settings (names them and both values), holds something else, or is damaged.
     """
     folder = Path(path)
     settings_file, splits_file = folder / "settings.json", folder / "splits.json"

@@ -105,7 +105,8 @@ def fit(
     -----
     UserWarning
         For values that look like raw counts; for cells without a label; for perturbations of fewer than 2 cells; for
-        perturbed genes without an embedding, which stay in the training but tell nothing of others.
+        perturbed genes without an embedding, which stay in the training but tell nothing of others; for labels that
+        look like those of controls; and where no perturbed gene is measured.
 
     Notes
     -----

@@ -105,13 +105,13 @@ def read_screen(
     ValueError
         If the data cannot be used: backed on disk, no genes, duplicate or missing gene symbols, no control
         cells, a label that is the text of a missing value (``nan``) or names a gene twice (``A+A``), a labelled cell
-        without context, a value that is negative or not finite.
+        without context or with one that is such a text, a value that is negative or not finite.
 
     Warns
     -----
     UserWarning
-        For cells without a label, for those with the name of another usual control, for a single control cell in a
-        context, and for values that are not log-normalised.
+        For cells without a label, for labels that look like those of controls or of unassigned cells, for a single
+        control cell in a context, and for values that are not log-normalised.
     """
     from anndata import AnnData
 
