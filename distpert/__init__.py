@@ -10,41 +10,47 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distpert import baselines, datasets, plots, scores, statistics
-    from distpert.arviz_bridge import LeaveOneOut, loo, to_arviz
-    from distpert.calibration_table import width_at_coverage
-    from distpert.comparison import compare
-    from distpert.conformal import ConformalPrediction, conformalise
-    from distpert.cross_validation import cross_validate
-    from distpert.embedding_files import read_embeddings
-    from distpert.embeddings import Embeddings
-    from distpert.fitted import Fit
-    from distpert.fitting import fit
-    from distpert.histograms import Histograms, load_histograms
-    from distpert.inference import Optimisation
-    from distpert.model import Priors
-    from distpert.prediction import Prediction
-    from distpert.predictive_checks import predictive_check
-    from distpert.prior_prediction import PriorPrediction
-    from distpert.reliability import calibration, combine_calibrations, without_latent_uncertainty
-    from distpert.scoring import score
-    from distpert.screen_counts import count_histograms
-    from distpert.simulation import Simulation, simulate
-    from distpert.splits import Splits, split_perturbations
-    from distpert.storage import load
-    from distpert.text_embeddings import embed_text
+    from distpert.cross_validation.comparison import compare
+    from distpert.cross_validation.protocol import cross_validate
+    from distpert.cross_validation.splits import Splits, split_perturbations
+    from distpert.datasets.simulation import Simulation, simulate
+    from distpert.embeddings.files import read_embeddings
+    from distpert.embeddings.text import embed_text
+    from distpert.embeddings.vectors import Embeddings
+    from distpert.evaluation.arviz_bridge import LeaveOneOut, loo, to_arviz
+    from distpert.evaluation.calibration_table import width_at_coverage
+    from distpert.evaluation.predictive_checks import predictive_check
+    from distpert.evaluation.reliability import calibration, combine_calibrations, without_latent_uncertainty
+    from distpert.evaluation.scoring import score
+    from distpert.fitting.fitted import Fit, load
+    from distpert.fitting.fitting import fit
+    from distpert.histograms.counting import count_histograms
+    from distpert.histograms.histograms import Histograms, load_histograms
+    from distpert.histograms.keys import ScreenKeys
+    from distpert.model.optimization import Optimization
+    from distpert.model.priors import Priors
+    from distpert.posterior.posterior import Posterior
+    from distpert.predictions.base import BasePrediction, HistogramPrediction
+    from distpert.predictions.conformal import ConformalPrediction, conformalize
+    from distpert.predictions.prediction import Prediction
+    from distpert.predictions.prior import PriorPrediction
 
     __version__: str
 
 __all__ = [
+    "BasePrediction",
     "ConformalPrediction",
     "Embeddings",
     "Fit",
+    "HistogramPrediction",
     "Histograms",
     "LeaveOneOut",
-    "Optimisation",
+    "Optimization",
+    "Posterior",
     "Prediction",
     "PriorPrediction",
     "Priors",
+    "ScreenKeys",
     "Simulation",
     "Splits",
     "__version__",
@@ -52,7 +58,7 @@ __all__ = [
     "calibration",
     "combine_calibrations",
     "compare",
-    "conformalise",
+    "conformalize",
     "count_histograms",
     "cross_validate",
     "datasets",
@@ -78,36 +84,40 @@ _SUBMODULES = ("baselines", "datasets", "plots", "scores", "statistics")
 
 # No public function may have the name of a module of this package: importing the module would replace it.
 _MODULE = {
-    "Embeddings": "distpert.embeddings",
-    "Fit": "distpert.fitted",
-    "Histograms": "distpert.histograms",
-    "Prediction": "distpert.prediction",
-    "PriorPrediction": "distpert.prior_prediction",
-    "predictive_check": "distpert.predictive_checks",
-    "count_histograms": "distpert.screen_counts",
-    "fit": "distpert.fitting",
-    "load": "distpert.storage",
-    "load_histograms": "distpert.histograms",
-    "read_embeddings": "distpert.embedding_files",
-    "embed_text": "distpert.text_embeddings",
-    "Optimisation": "distpert.inference",
-    "Priors": "distpert.model",
-    "Simulation": "distpert.simulation",
-    "simulate": "distpert.simulation",
-    "score": "distpert.scoring",
-    "Splits": "distpert.splits",
-    "split_perturbations": "distpert.splits",
-    "cross_validate": "distpert.cross_validation",
-    "compare": "distpert.comparison",
-    "to_arviz": "distpert.arviz_bridge",
-    "loo": "distpert.arviz_bridge",
-    "LeaveOneOut": "distpert.arviz_bridge",
-    "calibration": "distpert.reliability",
-    "combine_calibrations": "distpert.reliability",
-    "without_latent_uncertainty": "distpert.reliability",
-    "conformalise": "distpert.conformal",
-    "ConformalPrediction": "distpert.conformal",
-    "width_at_coverage": "distpert.calibration_table",
+    "BasePrediction": "distpert.predictions.base",
+    "Embeddings": "distpert.embeddings.vectors",
+    "HistogramPrediction": "distpert.predictions.base",
+    "Posterior": "distpert.posterior.posterior",
+    "ScreenKeys": "distpert.histograms.keys",
+    "Fit": "distpert.fitting.fitted",
+    "Histograms": "distpert.histograms.histograms",
+    "Prediction": "distpert.predictions.prediction",
+    "PriorPrediction": "distpert.predictions.prior",
+    "predictive_check": "distpert.evaluation.predictive_checks",
+    "count_histograms": "distpert.histograms.counting",
+    "fit": "distpert.fitting.fitting",
+    "load": "distpert.fitting.fitted",
+    "load_histograms": "distpert.histograms.histograms",
+    "read_embeddings": "distpert.embeddings.files",
+    "embed_text": "distpert.embeddings.text",
+    "Optimization": "distpert.model.optimization",
+    "Priors": "distpert.model.priors",
+    "Simulation": "distpert.datasets.simulation",
+    "simulate": "distpert.datasets.simulation",
+    "score": "distpert.evaluation.scoring",
+    "Splits": "distpert.cross_validation.splits",
+    "split_perturbations": "distpert.cross_validation.splits",
+    "cross_validate": "distpert.cross_validation.protocol",
+    "compare": "distpert.cross_validation.comparison",
+    "to_arviz": "distpert.evaluation.arviz_bridge",
+    "loo": "distpert.evaluation.arviz_bridge",
+    "LeaveOneOut": "distpert.evaluation.arviz_bridge",
+    "calibration": "distpert.evaluation.reliability",
+    "combine_calibrations": "distpert.evaluation.reliability",
+    "without_latent_uncertainty": "distpert.evaluation.reliability",
+    "conformalize": "distpert.predictions.conformal",
+    "ConformalPrediction": "distpert.predictions.conformal",
+    "width_at_coverage": "distpert.evaluation.calibration_table",
 }
 
 

@@ -95,7 +95,7 @@ adata.obs["target"] = calls["feature_call"].str.rsplit("_", n=1).str[0].replace(
 adata.obs["library"] = adata.obs_names.str.split("-").str[1]
 print(adata.obs["target"].value_counts().to_string(), "\n")
 
-# 3. Normalise, and keep genes that are seen in 5 % of the cells.
+# 3. Normalize, and keep genes that are seen in 5 % of the cells.
 adata.layers["counts"] = adata.X.copy()
 adata.X = adata.X.multiply(1e4 / adata.X.sum(axis=1)).tocsr().log1p().astype(np.float32)
 adata = adata[:, adata.layers["counts"].getnnz(axis=0) > 0.05 * adata.n_obs].copy()

@@ -43,7 +43,7 @@ for fold in splits.folds:
         "distpert": posterior,
         "Dirichlet alone": distpert.without_latent_uncertainty(posterior),
         "pooled": pooled.predict(held_out),
-        "pooled, conformal": distpert.conformalise(half.predict(held_out), half.predict(calibrating), training),
+        "pooled, conformal": distpert.conformalize(half.predict(held_out), half.predict(calibrating), training),
     }
     for name, prediction in predictions.items():
         tables[name].append(distpert.calibration(prediction, cells, levels=LEVELS))

@@ -50,7 +50,7 @@ def small_fit(small):
 @pytest.fixture(scope="session")
 def draws_of():
     """All histograms of a prediction at once, (draw, perturbation, context, gene, bin)."""
-    from distpert.draws import blocks
+    from distpert.predictions.draws import blocks
 
     def collect(prediction):
         shape = (len(prediction.perturbations), len(prediction.contexts), len(prediction.genes))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import distpert
-from distpert.arguments import check_count, check_seed, check_type
+from distpert._shared.arguments import check_count, check_seed, check_type
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,14 @@ WRONG = {
     "score(adata, prediction)": PREDICTIONS,
     "score(prediction, fit)": "expected an anndata.AnnData of cells by genes, got Fit",
     "calibration(fit, adata)": "prediction: expected Prediction or PointPrediction or ConformalPrediction",
-    "conformalise(fit, prediction, adata)": PREDICTIONS,
-    "conformalise(prediction, fit, adata)": "calibrating: expected Prediction",
+    "conformalize(fit, prediction, adata)": PREDICTIONS,
+    "conformalize(prediction, fit, adata)": "calibrating: expected Prediction",
     "predictive_check(fit, adata)": "prediction: expected Prediction or PriorPrediction or PointPrediction",
     "loo(fit)": "prediction: expected Prediction, made by",
     "without_latent_uncertainty(fit)": "prediction: expected Prediction, made by",
     "count_histograms(adata, bins=fit)": r"bins: expected Histograms or Dataset, .*count_histograms.*; got Fit",
     "fit(adata, vectors, priors={})": r"priors: expected Priors, made by distpert.Priors\(\.\.\.\); got dict",
-    "fit(adata, vectors, optimisation={})": r"optimisation: expected Optimisation, .*; got dict",
+    "fit(adata, vectors, optimization={})": r"optimization: expected Optimization, .*; got dict",
     "combine_calibrations([1, 2])": "calibrations: expected Dataset, .* each an argument of its own; got list",
     "width_at_coverage(prediction)": "calibration: expected Dataset, made by distpert.calibration; got Prediction",
     "compare(prediction)": "scores: expected Dataset, made by distpert.cross_validate; got Prediction",

@@ -14,8 +14,8 @@ import xarray as xr
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from distpert.arviz_bridge import _importance_sampling, loo, to_arviz
-from distpert.moments import MOMENTS
+from distpert.evaluation.arviz_bridge import _importance_sampling, loo, to_arviz
+from distpert.histograms.moments import MOMENTS
 
 GROUPS = {"posterior", "posterior_predictive", "observed_data", "constant_data", "log_likelihood"}
 

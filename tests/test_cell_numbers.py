@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from distpert.cell_numbers import aligned_numbers
+from distpert.predictions.cell_numbers import aligned_numbers
 
 PERTURBATIONS, CONTEXTS = ("P", "Q+R"), ("d1", "d0")
 BY_CONTEXT = [[3, 30], [5, 50]]  # as predicted: P, Q+R × d1, d0

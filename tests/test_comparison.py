@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from distpert.comparison import compare
+from distpert.cross_validation.comparison import compare
 
 MODELS, N_FOLDS, N_PERTURBATIONS = ["distpert", "pooled", "ridge"], 3, 40
 

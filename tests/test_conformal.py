@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import distpert
-from distpert.baselines.point import PointPrediction
-from distpert.conformal import ConformalPrediction, conformalise
-from distpert.histograms import Histograms
-from distpert.moments import MOMENTS
-from distpert.screen_counts import count_histograms
+from distpert.predictions.point import PointPrediction
+from distpert.predictions.conformal import ConformalPrediction, conformalize
+from distpert.histograms.histograms import Histograms
+from distpert.histograms.moments import MOMENTS
+from distpert.histograms.counting import count_histograms
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ CALIBRATING = tuple(f"GENE{i}" for i in range(2, 8))
 
 @pytest.fixture(scope="module")
 def conformal(histograms, training):
-    return conformalise(predict(training, TEST), predict(training, CALIBRATING), histograms)
+    return conformalize(predict(training, TEST), predict(training, CALIBRATING), histograms)
 
 
 def quantile_of(scores, level):
@@ -92,7 +92,7 @@ def test_perturbations_count_alike_however_many_contexts_they_have():
 @pytest.mark.parametrize("scaled", [True, False])
 def test_intervals_against_a_loop(histograms, training, scaled):
     calibrating, prediction = predict(training, CALIBRATING), predict(training, TEST)
-    conformal = conformalise(prediction, calibrating, histograms, scaled=scaled)
+    conformal = conformalize(prediction, calibrating, histograms, scaled=scaled)
     rows = {
         (label, context): i
         for i, (label, context) in enumerate(
@@ -131,16 +131,16 @@ def test_intervals_against_a_loop(histograms, training, scaled):
         covers = [sum(np.mean(np.array(s) <= q) for s in scores.values()) / (len(scores) + 1) for q in candidates]
         radius = candidates[int(np.argmax(np.array(covers) >= 0.8 - 1e-9))]
         sample = test_draws[name].values.astype(float)
-        centre, scale = np.median(sample, axis=0), sample.std(axis=0) if scaled else np.ones(sample.shape[1:])
+        center, scale = np.median(sample, axis=0), sample.std(axis=0) if scaled else np.ones(sample.shape[1:])
         half = np.where(scale > 0, radius, 0) * scale
-        expected = np.stack([centre, centre - half, centre + half])
+        expected = np.stack([center, center - half, center + half])
         np.testing.assert_allclose(intervals[name].values, expected, rtol=2e-4, atol=2e-4)
     assert intervals["mean"].dims == ("statistic", "perturbation", "context", "gene")
     assert intervals.attrs["ci_prob"] == 0.8
 
 
 def test_scaled_intervals_are_narrower_for_more_cells_and_unscaled_are_not(histograms, training, conformal):
-    unscaled = conformalise(conformal.point, predict(training, CALIBRATING), histograms, scaled=False)
+    unscaled = conformalize(conformal.point, predict(training, CALIBRATING), histograms, scaled=False)
 
     def width(intervals, n_cells):
         summary = intervals.summary(0.5, n_cells=n_cells)["mean"]
@@ -159,8 +159,8 @@ def test_a_moment_that_does_not_vary_has_an_interval_of_one_point(conformal):
 def test_means_alone_have_intervals_of_the_mean(histograms, training):
     calibrating, prediction = (predict(training, labels, means_only=True) for labels in (CALIBRATING, TEST))
     with pytest.raises(ValueError, match="scaled=False"):
-        conformalise(prediction, calibrating, histograms)
-    intervals = conformalise(prediction, calibrating, histograms, scaled=False)
+        conformalize(prediction, calibrating, histograms)
+    intervals = conformalize(prediction, calibrating, histograms, scaled=False)
     summary = intervals.summary(0.5)
     assert set(summary) == {"mean"}
     np.testing.assert_allclose(summary["mean"].sel(statistic="median"), prediction.means, rtol=1e-6)
@@ -173,7 +173,7 @@ def test_posteriors_can_be_conformal_too(small, small_fit):
     (unseen,) = set(small.embeddings.index) - set(small_fit.perturbations)
     cells = small.adata[small.adata.obs["perturbation"] == "GENE0"].copy()
     cells.obs["perturbation"] = unseen
-    intervals = conformalise(small_fit.predict("GENE1"), small_fit.predict(unseen), cells)
+    intervals = conformalize(small_fit.predict("GENE1"), small_fit.predict(unseen), cells)
     assert intervals.n_calibration == 1
     lower, upper = (intervals.summary(0.5, n_cells=20)["mean"].sel(statistic=s) for s in ("lower", "upper"))
     assert (lower < upper).all()
@@ -219,25 +219,25 @@ def with_one_cell(histograms, label, context=None):
 
 def test_a_group_of_one_cell_does_not_calibrate(histograms, training):
     few = with_one_cell(histograms, "GENE3", "context0")
-    ours = conformalise(predict(training, TEST), predict(training, CALIBRATING), few)
+    ours = conformalize(predict(training, TEST), predict(training, CALIBRATING), few)
     without = few.dataset.isel(group=~((few.dataset["n_cells"] == 1).to_numpy()))
-    expected = conformalise(predict(training, TEST), predict(training, CALIBRATING), Histograms(without))
+    expected = conformalize(predict(training, TEST), predict(training, CALIBRATING), Histograms(without))
     np.testing.assert_array_equal(ours.scores, expected.scores)
     np.testing.assert_array_equal(ours.weights, expected.weights)
     # A mean it has.
     means = [predict(training, labels, means_only=True) for labels in (TEST, CALIBRATING)]
-    assert conformalise(*means, few, scaled=False).scores.shape[1] == ours.scores.shape[1] + 5
+    assert conformalize(*means, few, scaled=False).scores.shape[1] == ours.scores.shape[1] + 5
 
 
 def test_what_cannot_calibrate(histograms, training):
     prediction = predict(training, TEST)
     with pytest.raises(ValueError, match="GENE8 cannot calibrate: they are to be predicted"):
-        conformalise(prediction, predict(training, ("GENE8", "GENE3")), histograms)
+        conformalize(prediction, predict(training, ("GENE8", "GENE3")), histograms)
     with pytest.raises(ValueError, match="GENE1 cannot calibrate: they were in training"):
-        conformalise(prediction, predict(training, ("GENE1", "GENE3")), histograms)
+        conformalize(prediction, predict(training, ("GENE1", "GENE3")), histograms)
     with pytest.raises(ValueError, match="fewer than two cells to calibrate with for NOBODY"):
-        conformalise(prediction, predict(training, ("NOBODY", "GENE3")), histograms)
+        conformalize(prediction, predict(training, ("NOBODY", "GENE3")), histograms)
     with pytest.raises(ValueError, match="fewer than two cells to calibrate with for GENE3"):
-        conformalise(prediction, predict(training, ("GENE3", "GENE4")), with_one_cell(histograms, "GENE3"))
+        conformalize(prediction, predict(training, ("GENE3", "GENE4")), with_one_cell(histograms, "GENE3"))
     with pytest.raises(ValueError, match="training differs"):
-        conformalise(prediction, predict(histograms.select(["GENE0"]), CALIBRATING), histograms)
+        conformalize(prediction, predict(histograms.select(["GENE0"]), CALIBRATING), histograms)

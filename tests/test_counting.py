@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.sparse import csc_array, csr_array
 
 from distpert import counting
-from distpert.counting import bin_edges, count_bins, gene_ranges
+from distpert.histograms.binning import bin_edges, count_bins, gene_ranges
 
 LAYOUTS = {"C": np.ascontiguousarray, "F": np.asfortranarray, "csr": csr_array, "csc": csc_array}
 

@@ -11,15 +11,15 @@ import scipy.sparse
 import xarray as xr
 
 import distpert
-from distpert.baselines.point import PointPrediction
-from distpert.cross_validation import Distpert, cross_validate
-from distpert.inference import Optimisation
-from distpert.scoring import score
-from distpert.screen_counts import count_histograms
-from distpert.splits import split_perturbations
+from distpert.predictions.point import PointPrediction
+from distpert.cross_validation.protocol import Distpert, cross_validate
+from distpert.model.optimization import Optimization
+from distpert.evaluation.scoring import score
+from distpert.histograms.counting import count_histograms
+from distpert.cross_validation.splits import split_perturbations
 
 LABELS = ["control", *(f"GENE{i}" for i in range(9))]
-QUICK = Distpert(num_draws=20, n_factors=2, optimisation=Optimisation(max_epochs=2, min_steps=1))
+QUICK = Distpert(num_draws=20, n_factors=2, optimization=Optimization(max_epochs=2, min_steps=1))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def by_hand(adata, embeddings, model, fold, seed=0, **keys):
     """Bins, fit, prediction and scores of one fold from copies of the cells."""
     labels = adata.obs["perturbation"].map(lambda label: "+".join(sorted(label.split("+"))))
     training = count_histograms(adata[[fold.trains_on(label) for label in labels]].copy(), **keys)
-    prediction = model.fit(training, distpert.embeddings.as_embeddings(embeddings), seed=seed)
+    prediction = model.fit(training, distpert.embeddings.vectors.as_embeddings(embeddings), seed=seed)
     prediction = prediction.predict(sorted(fold.held_out), seed=seed)
     return training, score(prediction, adata[labels.isin(fold.held_out).to_numpy()].copy(), seed=seed)
 
@@ -146,7 +146,7 @@ def test_distpert_and_a_missing_embedding(screen):
 
 
 def test_named_models_and_draws():
-    from distpert.cross_validation_models import name_models
+    from distpert.cross_validation.models import name_models
 
     models = name_models(["distpert", "control", ("mine", Pooled())], num_draws=7, keep=True)
     assert models == {"distpert": Distpert(num_draws=7), "control": models["control"], "mine": Pooled()}
@@ -221,7 +221,7 @@ def test_an_interrupted_run_goes_on(screen, tmp_path):
     assert len(other.fitted_to) == 3
     expected = run(*screen, [Pooled(), other])
     assert scores.drop_vars("seconds").identical(expected.drop_vars("seconds"))
-    splits = distpert.splits.Splits.from_json((path / "splits.json").read_text())
+    splits = distpert.cross_validation.splits.Splits.from_json((path / "splits.json").read_text())
     assert splits == split_perturbations(set(screen[0].obs["perturbation"]) - {"control"}, 3)
     again = run(*screen, [Pooled(raises={0: AssertionError("fitted again")}), other], path=path)
     assert again.identical(scores)
@@ -268,12 +268,12 @@ def test_a_folder_of_other_settings(screen, tmp_path, change, named):
 
 def test_a_folder_of_other_data(screen, tmp_path):
     run(*screen, Pooled(), path=tmp_path, folds=0)
-    relabelled = screen[0].copy()
-    relabelled.obs["perturbation"] = relabelled.obs["perturbation"].to_numpy()[::-1]
+    relabeled = screen[0].copy()
+    relabeled.obs["perturbation"] = relabeled.obs["perturbation"].to_numpy()[::-1]
     renamed = screen[0].copy()
     renamed.var_names = [f"{name}X" for name in renamed.var_names]
     cases = {
-        "perturbation labels: there": (relabelled, screen[1]),
+        "perturbation labels: there": (relabeled, screen[1]),
         "genes: there": (renamed, screen[1]),
         "cells: there": (screen[0][:-1], screen[1]),
         "embeddings: there": (screen[0], screen[1] + np.eye(*screen[1].shape)),
@@ -359,7 +359,7 @@ def test_found_before_any_work(screen):
         ({"n_bins": 1}, "n_bins must be at least 2"),
         ({"n_folds": 1}, "n_folds must be at least 2"),
         ({"n_folds": 10}, "9 perturbations cannot be split into 10 folds"),
-        ({"control": "none"}, "no cell is labelled 'none'"),
+        ({"control": "none"}, "no cell is labeled 'none'"),
     ):
         with pytest.raises(ValueError, match=message):
             run(*screen, unfit, **options)

@@ -8,7 +8,7 @@ from scipy.special import gammaln
 from scipy.stats import dirichlet_multinomial, kurtosis, skew
 
 import distpert
-from distpert.moments import MOMENTS
+from distpert.histograms.moments import MOMENTS
 
 GROUPS = ("posterior", "posterior_predictive", "constant_data")
 
@@ -116,7 +116,7 @@ def test_log_likelihood_takes_counts_of_what_is_predicted(tree, prediction):
 
 
 def test_observed_data_are_the_cells(tree, screen, fitted):
-    """Simulated values are bin centres, so that binning changes nothing."""
+    """Simulated values are bin centers, so that binning changes nothing."""
     for label in ("GENE3", "GENE11"):
         cells = cells_of(screen.adata, label).astype(float)
         observed = tree["observed_data"].to_dataset().sel(perturbation=label)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distpert.design import (
+from distpert.model.design import (
     PSEUDO_CELLS,
     UNIFORM_CELLS,
     base_histograms,
@@ -100,7 +100,7 @@ def test_on_target_tilts_by_loop():
                 np.testing.assert_allclose(tilts[c, g, 0, b], below + up_to - 1, atol=1e-12)
                 np.testing.assert_allclose(tilts[c, g, 1, b], (below + up_to - 1) ** 2, atol=1e-12)
                 below = up_to
-    # Ranks are centred under the control distribution, and grow along the bins.
+    # Ranks are centered under the control distribution, and grow along the bins.
     np.testing.assert_allclose((control * tilts[:, :, 0]).sum(axis=-1), 0, atol=1e-12)
     assert (np.diff(tilts[:, :, 0]) > 0).all()
     assert (np.abs(tilts) < 1).all()

@@ -27,7 +27,7 @@ def embeddings(adata):
 
 
 class Stopped(Exception):
-    """Instead of the optimisation: everything said before it has been said."""
+    """Instead of the optimization: everything said before it has been said."""
 
 
 def told(function):
@@ -82,7 +82,7 @@ def transposed(adata, embeddings):
 
 
 def unknown_gene(adata, embeddings):
-    from distpert.embeddings import as_embeddings
+    from distpert.embeddings.vectors import as_embeddings
 
     as_embeddings(embeddings).of(["Sall4"])
 
@@ -104,7 +104,7 @@ def test_the_page_quotes_what_is_said(documented, adata, embeddings, monkeypatch
     def stop(*_, **__):
         raise Stopped
 
-    monkeypatch.setattr("distpert.fitting.optimise", stop)
+    monkeypatch.setattr("distpert.fitting.fitting.optimize", stop)
     assert told(lambda: MISTAKES[position](adata, embeddings)) == documented[position]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import multinomial
 
-from distpert.draws import (
+from distpert.predictions.draws import (
     BLOCK_GENES,
     DRAW_OF_CELL,
     HISTOGRAM,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distpert.embedding_files import read_embeddings
+from distpert.embeddings.files import read_embeddings
 
 GENES = ["KLF1", "CEBPA", "NAN"]  # the last must not be taken for a missing name
 VALUES = np.array([[0.5, -1.0], [2.25, 1e-3], [3.0, -0.125]], dtype=np.float32)
@@ -471,7 +471,7 @@ def test_a_file_that_was_cut_off(tmp_path, suffix):
 
 
 def test_importing_the_readers_imports_no_heavy_package():
-    code = "import sys, distpert.embedding_files; print({'pandas', 'h5py', 'scipy', 'anndata'} & {*sys.modules})"
+    code = "import sys, distpert.embeddings.files; print({'pandas', 'h5py', 'scipy', 'anndata'} & {*sys.modules})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 

@@ -1,4 +1,4 @@
-"""Embeddings: lookup by label, sums, standardisation and the forms that are accepted."""
+"""Embeddings: lookup by label, sums, standardization and the forms that are accepted."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distpert.embeddings import Embeddings, as_embeddings, standardise
+from distpert.embeddings.vectors import Embeddings, as_embeddings, standardize
 
 GENES = ("KLF1", "CEBPA", "GATA1", "TP53", "MYC")
 
@@ -71,7 +71,7 @@ def test_has_and_missing(embeddings):
     assert embeddings.missing(["KLF1", "A+KLF1", "A+B", "MYC+TP53"]) == {"A+KLF1": ("A",), "A+B": ("A", "B")}
 
 
-def test_of_names_every_missing_gene_once_and_its_neighbours(embeddings):
+def test_of_names_every_missing_gene_once_and_its_neighbors(embeddings):
     with pytest.raises(KeyError) as caught:
         embeddings.of(["klf1", "MYC", "klf1+GATA2", "QQQQ"])
     message = caught.value.args[0]
@@ -101,7 +101,7 @@ def test_a_single_string_is_not_taken_for_a_list_of_letters(embeddings, method):
         getattr(embeddings, method)("KLF1")
 
 
-# standardise
+# standardize
 
 
 @settings(max_examples=25, deadline=None)
@@ -110,9 +110,9 @@ def test_a_single_string_is_not_taken_for_a_list_of_letters(embeddings, method):
     shape=st.tuples(st.integers(2, 8), st.integers(1, 6)),
     scale=st.sampled_from([1e-6, 1.0, 1e6]),
 )
-def test_standardise_centres_and_gives_a_mean_squared_norm_of_dims(seed, shape, scale):
+def test_standardize_centers_and_gives_a_mean_squared_norm_of_dims(seed, shape, scale):
     raw = scale * np.random.default_rng(seed).normal(1.0, 2.0, size=shape)
-    result = standardise(raw)
+    result = standardize(raw)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(np.mean([row @ row for row in result.astype(float)]), shape[1], rtol=1e-5)
@@ -121,28 +121,28 @@ def test_standardise_centres_and_gives_a_mean_squared_norm_of_dims(seed, shape, 
     np.testing.assert_allclose(result - result[0], factor * (raw - raw[0]), rtol=1e-3, atol=1e-4)
 
 
-def test_standardise_by_hand():
+def test_standardize_by_hand():
     np.testing.assert_allclose(
-        standardise([[1.0, 0.0], [3.0, 0.0]]), [[-np.sqrt(2), 0.0], [np.sqrt(2), 0.0]], rtol=1e-6
+        standardize([[1.0, 0.0], [3.0, 0.0]]), [[-np.sqrt(2), 0.0], [np.sqrt(2), 0.0]], rtol=1e-6
     )
 
 
 @pytest.mark.parametrize("n_genes", [1, 3])
-def test_standardise_refuses_genes_that_are_all_alike(n_genes):
+def test_standardize_refuses_genes_that_are_all_alike(n_genes):
     with pytest.raises(ValueError, match=f"text.*all {n_genes} have the same vector"):
-        standardise(np.full((n_genes, 2), 0.1, np.float32), where="text")
+        standardize(np.full((n_genes, 2), 0.1, np.float32), where="text")
 
 
 # as_embeddings
 
 
-def test_a_frame_is_standardised(embeddings):
+def test_a_frame_is_standardized(embeddings):
     frame = random_frame()
-    centred = frame.to_numpy() - frame.to_numpy().mean(axis=0)
+    centered = frame.to_numpy() - frame.to_numpy().mean(axis=0)
     assert embeddings.genes == GENES
     assert embeddings.source_dims == (4,)
     assert embeddings.vectors.dtype == np.float32
-    np.testing.assert_allclose(embeddings.vectors, centred / np.sqrt((centred**2).mean()), rtol=1e-5)
+    np.testing.assert_allclose(embeddings.vectors, centered / np.sqrt((centered**2).mean()), rtol=1e-5)
 
 
 def test_embeddings_are_returned_as_they_are(embeddings):
@@ -166,7 +166,7 @@ def test_input_is_left_as_it_was():
     pd.testing.assert_frame_equal(frame, before)
 
 
-def test_sources_are_standardised_one_by_one_over_the_genes_they_share():
+def test_sources_are_standardized_one_by_one_over_the_genes_they_share():
     text = random_frame(("A", "B", "C", "D"), dims=3)
     protein = 1000 * random_frame(("X", "D", "B", "A"), dims=2, seed=1)
     with pytest.warns(UserWarning, match="left out") as caught:
@@ -179,8 +179,8 @@ def test_sources_are_standardised_one_by_one_over_the_genes_they_share():
     shared = ["A", "B", "D"]
     assert found.genes == tuple(shared)
     assert found.source_dims == (3, 2)
-    np.testing.assert_allclose(found.vectors[:, :3], standardise(text.loc[shared]), rtol=1e-4)
-    np.testing.assert_allclose(found.vectors[:, 3:], standardise(protein.loc[shared]), rtol=1e-4)
+    np.testing.assert_allclose(found.vectors[:, :3], standardize(text.loc[shared]), rtol=1e-4)
+    np.testing.assert_allclose(found.vectors[:, 3:], standardize(protein.loc[shared]), rtol=1e-4)
 
 
 def test_the_warning_cuts_long_lists():

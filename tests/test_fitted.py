@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distpert.moments import MOMENTS, histogram_moments
-from distpert.strengths import damped, expected_strengths, left_out_slope, left_out_strengths
-from distpert.unseen import SMOOTHING
+from distpert.histograms.moments import MOMENTS, histogram_moments
+from distpert.posterior.strengths import damped, expected_strengths, left_out_slope, left_out_strengths
+from distpert.posterior.unseen import SMOOTHING
 
 
 def test_repr_tells_what_was_fitted(fitted, context_fit):
@@ -36,7 +36,7 @@ def test_facts(fitted, context_fit):
     assert context_fit.histograms.columns["context_key"] == "context"
 
 
-def test_parameters_are_labelled(context_fit):
+def test_parameters_are_labeled(context_fit):
     parameters = context_fit.parameters
     dims = {name: array.dims for name, array in parameters.items()}
     assert dims == {
@@ -190,7 +190,7 @@ def test_unseen_responses_are_told_by_a_gaussian_process(fitted, unseen):
     told = fitted._responses.told(unseen[:5])
     mean, deviation, _ = (np.array(values) for values in zip(*told.values(), strict=True))
     for k, rho in enumerate(learned.share):
-        tempered = ((response - learned.origin) / divisor)[:, k] - learned.centre[k]
+        tempered = ((response - learned.origin) / divisor)[:, k] - learned.center[k]
         inverse = np.linalg.inv(rho * kernel(train, train) + (1 - rho) * np.eye(len(train)))
         weights = rho * kernel(new, train) @ inverse
         variance = np.diag(weights @ np.diag((scale / divisor)[:, k] ** 2) @ weights.T)
@@ -238,7 +238,7 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
     told, variance = np.empty_like(m), np.empty_like(m)
     for k, rho in enumerate(learned.share):
         covariance = rho * kernel + (1 - rho) * np.eye(len(kernel))
-        tempered = m[:, k] / learned.length - learned.centre[k]
+        tempered = m[:, k] / learned.length - learned.center[k]
         for p in range(len(kernel)):
             others = np.arange(len(kernel)) != p
             weights = np.linalg.solve(covariance[np.ix_(others, others)], covariance[p, others])

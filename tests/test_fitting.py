@@ -10,8 +10,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 import distpert
 from distpert import Priors
-from distpert.likelihood import dirichlet_categorical_log_prob
-from distpert.moments import MOMENTS, histogram_moments
+from distpert.model.likelihood import dirichlet_categorical_log_prob
+from distpert.histograms.moments import MOMENTS, histogram_moments
 
 
 def refit(adata, embeddings, **options):
@@ -233,11 +233,11 @@ def test_loss_falls_to_that_of_the_cells(fitted):
 
 
 @pytest.fixture
-def no_optimisation(monkeypatch):
+def no_optimization(monkeypatch):
     def reached(*args, **options):
-        pytest.fail("bad input came as far as the optimisation")
+        pytest.fail("bad input came as far as the optimization")
 
-    monkeypatch.setattr("distpert.fitting.optimise", reached)
+    monkeypatch.setattr("distpert.fitting.fitting.optimize", reached)
 
 
 def changed(small, **obs):
@@ -276,8 +276,8 @@ def duplicated_genes(small):
 @pytest.mark.parametrize(
     ("make", "options", "error", "message"),
     [
-        (without_controls, {}, ValueError, r"no cell is labelled 'control'.*labels there are: GENE0, GENE1.*control="),
-        (changed, {"control": "NT"}, ValueError, r"no cell is labelled 'NT'.*control, GENE0"),
+        (without_controls, {}, ValueError, r"no cell is labeled 'control'.*labels there are: GENE0, GENE1.*control="),
+        (changed, {"control": "NT"}, ValueError, r"no cell is labeled 'NT'.*control, GENE0"),
         (changed, {"perturbation_key": "guide"}, KeyError, r"no column 'guide' in adata.obs; there are: perturbation"),
         (changed, {"context_key": "day"}, KeyError, r"no column 'day' in adata.obs"),
         (changed, {"gene_symbols": "symbol"}, KeyError, r"no column 'symbol' in adata.var"),
@@ -334,12 +334,12 @@ def duplicated_genes(small):
         (lambda s: s.adata.to_df(), {}, TypeError, r"expected an anndata.AnnData.*DataFrame"),
     ],
 )
-def test_bad_screens(small, no_optimisation, make, options, error, message):
+def test_bad_screens(small, no_optimization, make, options, error, message):
     with pytest.raises(error, match=message):
         refit(make(small), small.embeddings, **options)
 
 
-def test_histograms_without_controls(small, context_screen, no_optimisation):
+def test_histograms_without_controls(small, context_screen, no_optimization):
     adata = small.adata
     held_out = adata[adata.obs["perturbation"] != "control"].copy()
     histograms = distpert.count_histograms(held_out, bins=distpert.count_histograms(adata))
@@ -388,17 +388,17 @@ def of_mixed_lengths(table):
         (lambda table: table.T, ValueError, r"embeddings: transposed: the columns hold genes \(GENE0, .*; pass \.T"),
     ],
 )
-def test_bad_embeddings(small, no_optimisation, make, error, message):
+def test_bad_embeddings(small, no_optimization, make, error, message):
     with pytest.raises(error, match=message):
         refit(small.adata, make(small.embeddings.copy()))
 
 
-def test_key_with_counted_histograms(small, small_fit, no_optimisation):
+def test_key_with_counted_histograms(small, small_fit, no_optimization):
     with pytest.raises(TypeError, match=r"embeddings='table' is a key into adata.uns, but no adata"):
         refit(small_fit.histograms, "table")
 
 
-def test_too_few_perturbations(small, no_optimisation):
+def test_too_few_perturbations(small, no_optimization):
     labels = labels_of(small)
     adata = small.adata[labels.isin(["control", "GENE0", "GENE1"])].copy()
     with pytest.raises(ValueError, match=r"the training has 2 perturbations; at least 3 are needed"):
@@ -526,7 +526,7 @@ def test_perturbed_genes_under_other_names_are_warned_of(small):
         UserWarning, match=r"none of the 6 perturbed genes \(GENE0, GENE1, GENE2 and 3 more\).*gene_symbols="
     ):
         distpert.fit(
-            adata, small.embeddings, optimisation=distpert.Optimisation(max_epochs=1, min_steps=1), progress_bar=False
+            adata, small.embeddings, optimization=distpert.Optimization(max_epochs=1, min_steps=1), progress_bar=False
         )
 
 

@@ -1,4 +1,4 @@
-"""The diagonalised Gaussian process against covariance matrices written out."""
+"""The diagonalized Gaussian process against covariance matrices written out."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import kl_divergence
 from scipy import stats
 
-from distpert.gaussian_process import KernelNormal, explained_variance, predict_normal
+from distpert.model.gaussian_process import KernelNormal, explained_variance, predict_normal
 
 SHARES = np.array([0.0, 0.3, 0.97])
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from distpert.histograms import Histograms, load_histograms
-from distpert.screen_counts import count_histograms
+from distpert.histograms.histograms import Histograms, load_histograms
+from distpert.histograms.counting import count_histograms
 
 LABELS = ("control", "control", "B", "A", "A+ctrl", "B+A", "A+B")
 

@@ -1,4 +1,4 @@
-"""The optimisation: reproducible, unbiased, stopped by its rule, compiled once."""
+"""The optimization: reproducible, unbiased, stopped by its rule, compiled once."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,15 @@ import pytest
 from numpyro import distributions as dist
 
 from distpert import inference
-from distpert.design import bin_strides, on_target_tilts, target_indices
-from distpert.inference import Optimisation, SviResult, has_converged, n_epochs, optimise
-from distpert.model import Batch, Design, Priors
-from distpert.warm_start import factorise
+from distpert.model.design import bin_strides, on_target_tilts, target_indices
+from distpert.model.inference import SviResult, has_converged, n_epochs, optimize
+from distpert.model.optimization import Optimization
+from distpert.model.generative import Batch, Design
+from distpert.model.priors import Priors
+from distpert.model.warm_start import factorize
 
 N_GROUPS, N_GENES, N_BINS, N_FACTORS = 12, 5, 4, 2
-SHORT = Optimisation(max_epochs=20, min_steps=1, batch_size=4, patience=20)
+SHORT = Optimization(max_epochs=20, min_steps=1, batch_size=4, patience=20)
 
 
 def small_screen(n_groups=N_GROUPS, seed=0):
@@ -38,7 +40,7 @@ def small_screen(n_groups=N_GROUPS, seed=0):
     )
     context = np.zeros(n_groups, int)
     groups = Batch(counts.astype(np.float32), n_cells.astype(np.int32), np.arange(n_groups), context)
-    factors = factorise(counts, n_cells, np.arange(n_groups), context, control, N_FACTORS)
+    factors = factorize(counts, n_cells, np.arange(n_groups), context, control, N_FACTORS)
     start = {
         "common": factors.common[0],
         "loading": 0.1 * factors.loading,
@@ -56,7 +58,7 @@ def small_screen(n_groups=N_GROUPS, seed=0):
 
 
 def run(design, groups, start, settings=SHORT, seed=0) -> SviResult:
-    return optimise(
+    return optimize(
         design, groups, start, n_factors=N_FACTORS, priors=Priors(), settings=settings, seed=seed, progress_bar=False
     )
 
@@ -149,10 +151,10 @@ def test_batches_are_even_and_cover_all_groups(monkeypatch, n_groups, batch_size
         weights.append(weight)
 
     short_story(monkeypatch, watch)
-    run(*small_screen(n_groups), settings=Optimisation(max_epochs=2, min_steps=1, batch_size=batch_size))
+    run(*small_screen(n_groups), settings=Optimization(max_epochs=2, min_steps=1, batch_size=batch_size))
     jax.effects_barrier()
     n_batches = -(-n_groups // batch_size)
-    steps, weights = seen[-2 * n_batches :], weights[-2 * n_batches :]  # before them, the initialisation
+    steps, weights = seen[-2 * n_batches :], weights[-2 * n_batches :]  # before them, the initialization
     assert all(len(weight) == expected for weight in weights)
     assert sum(map(len, steps)) == 2 * n_groups
     assert min(map(len, steps)) > expected - n_batches
@@ -178,12 +180,12 @@ def test_batches_are_even_and_cover_all_groups(monkeypatch, n_groups, batch_size
 )
 def test_n_epochs(n_groups, settings, expected):
     defaults = {"max_epochs": 25, "min_steps": 120, "batch_size": 64}
-    assert n_epochs(n_groups, Optimisation(**(defaults | settings))) == expected
+    assert n_epochs(n_groups, Optimization(**(defaults | settings))) == expected
 
 
 def test_shapes_are_in_logits_whatever_the_stride(screen):
     design, groups, start = screen
-    hardly = Optimisation(max_epochs=1, min_steps=1, step_size=1e-9)
+    hardly = Optimization(max_epochs=1, min_steps=1, step_size=1e-9)
     assert start["stride"].max() > 1.1
     found = run(design, groups, start, settings=hardly).parameters
     for name in ("common", "loading"):
@@ -198,7 +200,7 @@ def test_shapes_are_in_logits_whatever_the_stride(screen):
 
 def test_a_longer_stride_moves_a_bin_further(screen):
     design, groups, start = screen
-    one_step = Optimisation(max_epochs=1, min_steps=1, batch_size=N_GROUPS)
+    one_step = Optimization(max_epochs=1, min_steps=1, batch_size=N_GROUPS)
     moved = [
         run(design, groups, start | {"stride": np.full((N_GENES, N_BINS), unit)}, settings=one_step).parameters[
             "common_value"
@@ -226,14 +228,14 @@ def test_a_longer_stride_moves_a_bin_further(screen):
     ],
 )
 def test_has_converged(losses, expected):
-    assert has_converged(losses, Optimisation(patience=2, tolerance=0.01)) is expected
+    assert has_converged(losses, Optimization(patience=2, tolerance=0.01)) is expected
 
 
 def test_a_run_ends_by_its_rule_or_at_its_last_epoch(monkeypatch, screen, result):
     assert len(result.loss) == SHORT.max_epochs
     assert not result.converged
     short_story(monkeypatch, lambda perturbation, weight: None)
-    early = run(*screen, settings=Optimisation(max_epochs=9, min_steps=1, batch_size=4, tolerance=2.0, patience=1))
+    early = run(*screen, settings=Optimization(max_epochs=9, min_steps=1, batch_size=4, tolerance=2.0, patience=1))
     assert len(early.loss) == 3
     assert early.converged
 
@@ -242,15 +244,15 @@ def test_a_run_ends_by_its_rule_or_at_its_last_epoch(monkeypatch, screen, result
 def test_a_loss_that_is_not_finite_is_an_error(screen, bad):
     design, groups, start = screen
     broken = start | {"common": np.full_like(start["common"], bad)}
-    with pytest.raises(FloatingPointError, match=r"epoch 1; a smaller Optimisation\(step_size=\.\.\.\) than 0.04"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1; a smaller Optimization\(step_size=\.\.\.\) than 0.04"):
         run(design, groups, broken)
 
 
 def test_progress_bar(screen, capsys):
     arguments = {"n_factors": N_FACTORS, "priors": Priors(), "settings": SHORT, "seed": 0}
-    optimise(*screen, **arguments, progress_bar=False)
+    optimize(*screen, **arguments, progress_bar=False)
     assert capsys.readouterr().err == ""
-    optimise(*screen, **arguments, progress_bar=True)
+    optimize(*screen, **arguments, progress_bar=True)
     assert "20/20" in capsys.readouterr().err
 
 
@@ -269,12 +271,12 @@ def test_progress_bar(screen, capsys):
 )
 def test_settings_that_make_no_sense(name, value, message):
     with pytest.raises(ValueError, match=f"^{name} must be a {message}"):
-        Optimisation(**{name: value})
+        Optimization(**{name: value})
 
 
 def test_settings_explain_themselves_and_are_hashable():
-    assert "batch_size=64" in repr(Optimisation())
-    assert hash(Optimisation()) == hash(Optimisation())
+    assert "batch_size=64" in repr(Optimization())
+    assert hash(Optimization()) == hash(Optimization())
 
 
 def equations_of(jaxpr):

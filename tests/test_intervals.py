@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distpert.draws import sample_replicates
-from distpert.intervals import (
+from distpert.predictions.draws import sample_replicates
+from distpert.evaluation.intervals import (
     cell_pit,
     central_intervals,
     covered,
@@ -17,7 +17,7 @@ from distpert.intervals import (
     pit_bounds,
     pit_masses,
 )
-from distpert.moments import histogram_moments
+from distpert.histograms.moments import histogram_moments
 
 LEVELS = (0.5, 0.8, 0.9)
 EDGES = np.linspace(0, 1, 11)
@@ -98,7 +98,7 @@ def test_a_calibrated_prediction_of_few_values_is_covered_as_often_as_said(probs
     seen=st.integers(0, 3),
     level=st.sampled_from([0.3, 0.55, 0.9]),
 )
-def test_coverage_is_how_often_the_randomised_transform_is_in_the_interval(draws, seen, level):
+def test_coverage_is_how_often_the_randomized_transform_is_in_the_interval(draws, seen, level):
     start, end = pit_bounds(np.array(draws), np.array(seen))
     below, ties = sum(d < seen for d in draws), sum(d == seen for d in draws)
     assert (start, end) == pytest.approx((below / (len(draws) + 1), (below + ties + 1) / (len(draws) + 1)))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from distpert.embeddings import Embeddings
-from distpert.kernels import (
+from distpert.embeddings.vectors import Embeddings
+from distpert.model.kernels import (
     LENGTH_SCALES,
     SHARED,
     Kernel,
@@ -82,9 +82,9 @@ def test_choice_recovers_the_length_scale():
     truths = (0.25, 0.7, 2.0)
     chosen = np.array([[simulated_choice(truth, seed)[0] for seed in range(3)] for truth in truths])
     assert np.isclose(chosen[..., None], LENGTH_SCALES).any(axis=-1).all()  # of those that are tried
-    centre = np.median(chosen, axis=1)
-    assert centre[0] < centre[1] < centre[2]
-    assert (np.abs(np.log(centre / truths)) < np.log(1.5)).all()
+    center = np.median(chosen, axis=1)
+    assert center[0] < center[1] < center[2]
+    assert (np.abs(np.log(center / truths)) < np.log(1.5)).all()
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from distpert.labels import (
+from distpert._shared.labels import (
     CONTROL_LABELS,
     canonical_label,
     genes_of,
@@ -83,7 +83,7 @@ def test_two_guide_control_counts():
     ],
 )
 def test_no_control_label(control, labels):
-    with pytest.raises(ValueError, match=f"labelled '{control}'.*labels there are: .*control=") as caught:
+    with pytest.raises(ValueError, match=f"labeled '{control}'.*labels there are: .*control=") as caught:
         resolve_control(control, labels)
     assert all(label in str(caught.value) for label in labels)
 

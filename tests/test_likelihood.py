@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import digamma, gammaln, log_softmax, polygamma, softmax
 
-from distpert.likelihood import (
+from distpert.model.likelihood import (
     DirichletCategorical,
     accurate_log_softmax,
     dirichlet_categorical_log_prob,

@@ -11,8 +11,9 @@ from numpyro.infer.util import log_density
 from scipy import stats
 from scipy.special import gammaln, softmax
 
-from distpert.design import on_target_tilts, target_indices
-from distpert.model import SHAPES, Batch, Design, Priors, guide, model, rows, shifted_logits
+from distpert.model.design import on_target_tilts, target_indices
+from distpert.model.generative import SHAPES, Batch, Design, guide, model, rows, shifted_logits
+from distpert.model.priors import Priors
 
 N_GENES, N_BINS, N_FACTORS, N_TILTS = 4, 5, 2, 2
 GENES = ["A", "B", "C", "D"]
@@ -219,7 +220,7 @@ def test_guide_covers_the_model(n_contexts):
     for name in set(SHAPES) & sites.keys():
         np.testing.assert_allclose(guided[f"{name}_value"]["value"], values[name] / stride, rtol=1e-6)
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, values), 0)
-    modelled = numpyro.handlers.trace(story).get_trace(design, groups, 7, N_FACTORS, PRIORS)
+    modeled = numpyro.handlers.trace(story).get_trace(design, groups, 7, N_FACTORS, PRIORS)
     for name, site in sites.items():
-        assert site["fn"].event_shape == modelled[name]["fn"].event_shape
-        assert site["fn"].batch_shape == modelled[name]["fn"].batch_shape == ()
+        assert site["fn"].event_shape == modeled[name]["fn"].event_shape
+        assert site["fn"].batch_shape == modeled[name]["fn"].batch_shape == ()

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from distpert.moments import MOMENTS, histogram_moments
+from distpert.histograms.moments import MOMENTS, histogram_moments
 
 KINDS = {
     "float64": lambda x: np.asarray(x, np.float64),

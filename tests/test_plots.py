@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import kurtosis, skew
 
 import distpert
-from distpert import calibration, conformalise, count_histograms, without_latent_uncertainty
+from distpert import calibration, conformalize, count_histograms, without_latent_uncertainty
 from distpert.baselines import PointPrediction, PooledHistogram
 from distpert.plots import (
     plot_coverage,
@@ -116,7 +116,7 @@ def test_the_prediction_that_is_given_is_drawn(others, context_fit, context_scre
 def test_conformal_intervals_have_a_plot_of_moments_alone(context_fit, context_screen, others, ax):
     baseline = PooledHistogram().fit(context_fit.histograms.select(["GENE4"]), context_fit.embeddings)
     calibrating = baseline.predict(["GENE1", "GENE2", "GENE5"])
-    intervals = conformalise(baseline.predict(["GENE3", "GENE6"]), calibrating, context_screen.adata)
+    intervals = conformalize(baseline.predict(["GENE3", "GENE6"]), calibrating, context_screen.adata)
     options = {"context": "context0", "ci_prob": 0.5}
     plot_moments(intervals, context_screen.adata, "GENE6", ax=ax, **options)
     summary = intervals.summary(0.5, n_cells=60)["mean"].sel(perturbation="GENE6", context="context0")

@@ -1,4 +1,4 @@
-"""Results made block by block and labelled, by hand for a prediction that says where it is."""
+"""Results made block by block and labeled, by hand for a prediction that says where it is."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import distpert
-from distpert.predicted import Predicted, quantiles_of_moments
+from distpert.predictions.base import Predicted, quantiles_of_moments
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ EXPECTED = 100 * np.arange(2)[:, None, None] + 10 * np.arange(2)[:, None] + np.a
 
 @pytest.mark.parametrize("block_genes", [512, 14, 5, 1])
 def test_draws(places, monkeypatch, block_genes):
-    monkeypatch.setattr("distpert.draws.BLOCK_GENES", block_genes)
+    monkeypatch.setattr("distpert.predictions.draws.BLOCK_GENES", block_genes)
     moments = places._draw_moments(places.moments, ("mean", "variance"))
     assert list(moments) == ["mean", "variance"]
     assert moments["mean"].dims == ("draw", "perturbation", "context", "gene")
@@ -49,7 +49,7 @@ def test_draws(places, monkeypatch, block_genes):
 
 
 def test_summary(places):
-    summary = places._summarise_moments(places.moments, ("mean", "variance"), 0.5)
+    summary = places._summarize_moments(places.moments, ("mean", "variance"), 0.5)
     assert summary["mean"].dims == ("statistic", "perturbation", "context", "gene")
     assert summary["mean"].attrs == {"long_name": "mean", "units": "log1p expression"}
     for statistic, quantile in {"median": 0.2, "lower": 0.1, "upper": 0.3}.items():
@@ -66,7 +66,7 @@ def test_no_context_dimension_without_a_key(context_screen):
 
 
 def test_random_numbers_follow_labels(places):
-    from distpert.draws import Block
+    from distpert.predictions.draws import Block
 
     def number(block, purpose=0, **changes):
         return Places(places.training, **changes)._generator(block, purpose).random()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import distpert
-from distpert.moments import MOMENTS, histogram_moments
+from distpert.histograms.moments import MOMENTS, histogram_moments
 
 
 @pytest.fixture
@@ -294,7 +294,7 @@ def test_asking_again_gives_the_same(mixed):
 @pytest.mark.parametrize("block_genes", [1, 5])
 def test_blocks_of_genes(mixed, monkeypatch, draws_of, block_genes):
     whole = mixed.histogram()
-    monkeypatch.setattr("distpert.draws.BLOCK_GENES", block_genes)
+    monkeypatch.setattr("distpert.predictions.draws.BLOCK_GENES", block_genes)
     np.testing.assert_allclose(mixed.histogram(), whole, rtol=1e-4, atol=1e-7)  # the same π, on-target too
     median = np.median(draws_of(mixed).cumsum(axis=-1), axis=0)
     np.testing.assert_allclose(mixed.histogram("wasserstein").cumsum("bin"), median[:, 0], atol=1e-5)
@@ -307,7 +307,7 @@ def test_blocks_of_genes(mixed, monkeypatch, draws_of, block_genes):
 
 
 def test_blocks_have_random_numbers_of_their_own(fitted, unseen, monkeypatch, draws_of):
-    monkeypatch.setattr("distpert.draws.BLOCK_GENES", 1)
+    monkeypatch.setattr("distpert.predictions.draws.BLOCK_GENES", 1)
     drawn = draws_of(fitted.predict(unseen[:2], num_draws=300, progress_bar=False))[:, :, 0, :, 0]
     drawn = np.log(drawn + 1e-9).reshape(300, -1)
     correlation = np.corrcoef(drawn.T) - np.eye(drawn.shape[1])
@@ -354,7 +354,7 @@ def test_cells_are_drawn_from_the_prediction(fitted, unseen):
 
 @pytest.mark.parametrize("block_genes", [512, 5])
 def test_all_genes_of_a_cell_are_of_one_draw(by_context, monkeypatch, block_genes):
-    monkeypatch.setattr("distpert.draws.BLOCK_GENES", block_genes)
+    monkeypatch.setattr("distpert.predictions.draws.BLOCK_GENES", block_genes)
 
     def one_bin_each(self, block):
         return np.repeat(np.eye(15, dtype=np.float32)[:, None], block.genes.stop - block.genes.start, axis=1)
@@ -392,7 +392,7 @@ def test_cells_without_contexts(mixed):
     assert cells.obs["perturbation"].tolist() == np.repeat(mixed.perturbations, 5).tolist()
 
 
-def test_cells_are_labelled_under_the_key_of_the_fit(small, tmp_path):
+def test_cells_are_labeled_under_the_key_of_the_fit(small, tmp_path):
     adata = small.adata.copy()
     adata.obs = adata.obs.rename(columns={"perturbation": "guide"})
     fit = distpert.fit(adata, small.embeddings, perturbation_key="guide", progress_bar=False)

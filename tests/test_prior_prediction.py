@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import ks_2samp
 
 from distpert import Priors, prior_prediction
-from distpert.draws import map_blocks
-from distpert.kernels import kernel_between
-from distpert.model import Batch, model
-from distpert.moments import histogram_moments
+from distpert.predictions.draws import map_blocks
+from distpert.model.kernels import kernel_between
+from distpert.model.generative import Batch, model
+from distpert.histograms.moments import histogram_moments
 
 NUM_DRAWS = 1000
 
@@ -174,7 +174,7 @@ def test_parts_are_of_one_draw(context_fit, monkeypatch):
 
 def test_many_genes_are_drawn_in_parts(context_fit, monkeypatch):
     """Targets in any part are tilted: their variance is larger than without."""
-    monkeypatch.setattr("distpert.draws.BLOCK_GENES", 5)
+    monkeypatch.setattr("distpert.predictions.draws.BLOCK_GENES", 5)
     prior = context_fit.prior_predictive(["GENE11", "GENE10"], num_draws=300, progress_bar=False)
     seen = []
     for block, probs in prior._map(lambda block: block.probs):

@@ -6,7 +6,7 @@ import pytest
 from numpyro import distributions as dist
 from scipy import stats
 
-from distpert.random_walk import SmoothWalk
+from distpert.model.random_walk import SmoothWalk
 
 
 def test_without_smoothness_it_is_a_random_walk():

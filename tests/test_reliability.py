@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from distpert.baselines.point import PointPrediction
-from distpert.calibration_table import width_at_coverage
-from distpert.conformal import conformalise
-from distpert.embeddings import as_embeddings
-from distpert.moments import MOMENTS
-from distpert.reliability import calibration, combine_calibrations, without_latent_uncertainty
-from distpert.resampling import flatness
-from distpert.scores import cramer
-from distpert.screen_counts import count_histograms
+from distpert.predictions.point import PointPrediction
+from distpert.evaluation.calibration_table import width_at_coverage
+from distpert.predictions.conformal import conformalize
+from distpert.embeddings.vectors import as_embeddings
+from distpert.histograms.moments import MOMENTS
+from distpert.evaluation.reliability import calibration, combine_calibrations, without_latent_uncertainty
+from distpert.evaluation.resampling import flatness
+from distpert.evaluation.scores import cramer
+from distpert.histograms.counting import count_histograms
 
 LEVELS = (0.5, 0.9)
 OPTIONS = {"levels": LEVELS, "n_strata": 2, "num_pit_bins": 5, "n_resamples": 200}
@@ -186,7 +186,7 @@ def test_conformal_intervals_around_a_fit_know_the_distance(context_fit, held_ou
         replace(context_fit.predict(labels, num_draws=5, progress_bar=False), fit=fit)
         for labels in (["GENE1", "GENE4"], ["GENE3"])
     )
-    intervals = conformalise(unseen, calibrating, held_out)
+    intervals = conformalize(unseen, calibrating, held_out)
     options = OPTIONS | {"levels": (0.5,)}
     distance = calibration(intervals, held_out, **options)["distance"]
     assert (distance > 0).all()
@@ -344,7 +344,7 @@ def test_conformal_intervals_are_calibrated_the_same_way():
         PointPrediction.from_probs(prediction.training, prediction.perturbations[part], ["all"], prediction.probs[part])
         for part in (slice(12), slice(12, None))
     )
-    intervals = conformalise(tested, calibrating, adata)
+    intervals = conformalize(tested, calibrating, adata)
     found = calibration(intervals, adata, **few)
     assert "cramer" not in found and not [name for name in found if name.startswith("pit")]
     summary = intervals.summary(0.8, n_cells=40)
@@ -360,7 +360,7 @@ def test_conformal_intervals_are_calibrated_the_same_way():
     xr.testing.assert_identical(combine_calibrations(found, n_resamples=200), found)
     means = PointPrediction.from_means(prediction.training, tested.perturbations, ["all"], tested.means)
     base = PointPrediction.from_means(prediction.training, calibrating.perturbations, ["all"], calibrating.means)
-    alone = calibration(conformalise(means, base, adata, scaled=False), adata, **few)
+    alone = calibration(conformalize(means, base, adata, scaled=False), adata, **few)
     assert alone["moment"].values.tolist() == ["mean"]
     with pytest.raises(ValueError, match="need 19 perturbations"):
         calibration(intervals, adata, levels=(0.5, 0.95))

@@ -3,8 +3,8 @@
 import pytest
 
 import distpert
-from distpert.embeddings import as_embeddings
-from distpert.requested import requested_contexts, requested_labels
+from distpert.embeddings.vectors import as_embeddings
+from distpert.predictions.requested import requested_contexts, requested_labels
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from distpert.resampling import INTERVAL, flatness, mean_over_groups, quantile_strata, selective_risk
+from distpert.evaluation.resampling import INTERVAL, flatness, mean_over_groups, quantile_strata, selective_risk
 
 
 def test_mean_and_band_are_those_of_a_loop_over_resamples():
@@ -51,7 +51,7 @@ def test_a_mean_with_an_infinite_value_is_infinite():
     np.testing.assert_array_equal(np.array(band)[:, 0], np.array(finite)[:, 0])
     assert band.value[1] == band.upper[1] == np.inf
     assert 0 < band.lower[1] < finite.upper[1]  # a third of the resamples leaves the infinite one out
-    value[1, 1:] = np.inf  # about one resample in forty has no infinite one, and one of its neighbours is the end
+    value[1, 1:] = np.inf  # about one resample in forty has no infinite one, and one of its neighbors is the end
     for n_resamples in (20, 30, 50, 100, 101):
         few = mean_over_groups(value[:, :2], *each_its_own(value[:, :2])[1:], n_resamples, 0)
         assert few.upper[1] == np.inf and few.lower[1] == value[1, 0]

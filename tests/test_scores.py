@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import gammaln
 
-from distpert.scores import (
+from distpert.evaluation.scores import (
     cramer,
     crps,
     negative_log_density,

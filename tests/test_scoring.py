@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 import distpert
-from distpert.baselines.point import PointPrediction
-from distpert.group_scores import WITH_CEILING, Answers, Cells, Scale, average_scores, ceiling_scores
-from distpert.moments import MOMENTS
-from distpert.scores import cramer, crps, negative_log_likelihood, wasserstein, wasserstein_floor
-from distpert.scoring import score
-from distpert.screen_counts import count_histograms
+from distpert.predictions.point import PointPrediction
+from distpert.evaluation.group_scores import WITH_CEILING, Answers, Cells, Scale, average_scores, ceiling_scores
+from distpert.histograms.moments import MOMENTS
+from distpert.evaluation.scores import cramer, crps, negative_log_likelihood, wasserstein, wasserstein_floor
+from distpert.evaluation.scoring import score
+from distpert.histograms.counting import count_histograms
 
 N_BINS, STEP = 5, 0.25
 CENTERS = STEP * np.arange(N_BINS)
@@ -24,7 +24,7 @@ DISTANCES = ("nll", "nll_density", "cramer", "crps", "wasserstein", "wasserstein
 
 
 def screen_of(groups, seed=0):
-    """Cells whose values are bin centres; the first two control cells span the range of all genes but the last."""
+    """Cells whose values are bin centers; the first two control cells span the range of all genes but the last."""
     rng = np.random.default_rng(seed)
     bins, obs = [], []
     for (label, context), n_cells in groups.items():
@@ -153,7 +153,7 @@ def test_shifts_against_scipy(table, prediction, held_out, training):
         seen = cells_of(held_out, label, context).mean(axis=0)
         control = cells_of(adata, "control", context).mean(axis=0)
         centroid = np.mean([cells_of(adata, p, context).mean(axis=0) for p in ("B", "X", "Y")], axis=0)
-        for name, reference in (("pearson_shift", control), ("pearson_shift_centred", centroid)):
+        for name, reference in (("pearson_shift", control), ("pearson_shift_centered", centroid)):
             expected = stats.pearsonr(predicted - reference, seen - reference)[0]
             ours = table[name].sel(perturbation=label, context=context)
             np.testing.assert_allclose(ours, expected, rtol=1e-6, err_msg=name)
@@ -168,7 +168,7 @@ def test_each_training_perturbation_counts_once():
     counts = training.counts.to_numpy()
     centroids = [(counts[row] / counts[row, 0].sum() * training.centers.to_numpy()).sum(axis=-1) for row in (1, 2)]
     shifts = [means - np.mean(centroids, axis=0) for means in (prediction.means[0, 0], cells.X.mean(axis=0))]
-    ours = score(prediction, cells)["pearson_shift_centred"]
+    ours = score(prediction, cells)["pearson_shift_centered"]
     np.testing.assert_allclose(ours, [stats.pearsonr(*shifts)[0]], rtol=1e-5)
 
 
@@ -283,7 +283,7 @@ def test_layout(table, genes, prediction):
         assert set(array.attrs) == {"long_name", "units", "better"}
         assert array.dtype == (np.int64 if array.name == "n_cells" else np.float64)
     better = {name: table[name].attrs["better"] for name in table}
-    assert {name for name in better if better[name] == "higher"} == {"pearson_shift", "pearson_shift_centred"}
+    assert {name for name in better if better[name] == "higher"} == {"pearson_shift", "pearson_shift_centered"}
     describing = {"n_cells", "out_of_range", "undefined_genes", "wasserstein_floor"}
     describing |= {f"ceiling_{name}" for name in WITH_CEILING}
     assert {name for name in better if not better[name]} == describing
@@ -332,14 +332,14 @@ def test_a_context_without_training_perturbations(prediction, held_out, training
     bare = distpert.Histograms(training.dataset.isel(group=np.flatnonzero(kept)))
     other = PointPrediction.from_probs(bare, prediction.perturbations, CONTEXTS, prediction.probs)
     table = score(other, held_out)
-    assert np.isnan(table["pearson_shift_centred"].sel(perturbation="Z")).to_numpy().tolist() == [False, True]
+    assert np.isnan(table["pearson_shift_centered"].sel(perturbation="Z")).to_numpy().tolist() == [False, True]
     assert np.isfinite(table["pearson_shift"].sel(perturbation="Z")).all()
 
 
 def test_means_alone(prediction, held_out, table, genes, training):
     means = PointPrediction.from_means(training, prediction.perturbations, CONTEXTS, prediction.means)
     alone = score(means, held_out)
-    names = ("rmae_mean", "pearson_shift", "pearson_shift_centred")
+    names = ("rmae_mean", "pearson_shift", "pearson_shift_centered")
     assert set(alone) == {"n_cells", *names, *(f"ceiling_{name}" for name in names)}
     for name in names[1:]:
         np.testing.assert_allclose(alone[name], table[name], rtol=1e-12)

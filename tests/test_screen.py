@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csc_array, csc_matrix, csr_array, csr_matrix
 
-from distpert.screen import read_screen
+from distpert.histograms.screen import read_screen
 
 LABELS = ["control", "A", "B+A", "ctrl+A", "A+B", "control+control"]
 
@@ -26,7 +26,7 @@ def test_reads_canonical_labels():
     assert screen.context.tolist() == ["all"] * 6
     assert (screen.genes, screen.control, screen.context_key) == (("x", "y", "z"), "control", None)
     assert np.shares_memory(screen.matrix, adata.X)
-    assert repr(screen) == "Screen: 6 labelled cells of 6, 3 genes, control 'control', context key None"
+    assert repr(screen) == "Screen: 6 labeled cells of 6, 3 genes, control 'control', context key None"
 
 
 def test_categorical_and_number_labels():
@@ -112,7 +112,7 @@ def test_contexts():
     assert screen.context_key == "day"
 
 
-def test_context_of_an_unlabelled_cell_may_be_missing():
+def test_context_of_an_unlabeled_cell_may_be_missing():
     adata = make(labels=["control", "A", None, "A", "A", "control"], day=["d", "d", None, "d", "d", "d"])
     with pytest.warns(UserWarning, match="1 of 6 cells have no label"):
         assert read_screen(adata, context_key="day").context[2] == ""
@@ -139,7 +139,7 @@ def test_a_single_control_cell():
 
 
 def test_context_is_missing():
-    with pytest.raises(ValueError, match=r"1 labelled cells have no context in adata.obs\['day'\]"):
+    with pytest.raises(ValueError, match=r"1 labeled cells have no context in adata.obs\['day'\]"):
         read_screen(make(day=["a", None, "a", "a", "a", "a"]), context_key="day")
 
 
@@ -166,9 +166,9 @@ def test_no_control():
 )
 def test_cells_of_another_usual_control(labels, options, others):
     adata = make(labels=labels)
-    with pytest.warns(UserWarning, match=f"labelled {others} besides .* write it '.*' too") as caught:
+    with pytest.warns(UserWarning, match=f"labeled {others} besides .* write it '.*' too") as caught:
         screen = read_screen(adata, **options)
-    assert sum("labelled" in str(warning.message) for warning in caught) == 1
+    assert sum("labeled" in str(warning.message) for warning in caught) == 1
     assert set(others.replace("\\", "").split(", ")) <= set(screen.perturbation)
 
 
@@ -261,7 +261,7 @@ def test_raw_counts(layout, dtype):
         read_screen(fine)
 
 
-def test_normalised_but_not_logged():
+def test_normalized_but_not_logged():
     with pytest.warns(UserWarning, match=r"reach 20\.5 and are no logarithms"):
         read_screen(make(np.eye(6, 3) * 20.5))
 

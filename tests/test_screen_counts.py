@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csc_matrix, csr_matrix
 
-from distpert.screen_counts import count_histograms
+from distpert.histograms.counting import count_histograms
 
 LAYOUTS = [np.asarray, csr_matrix, csc_matrix]
 LABELS = ("control", "control", "B", "A", "A+ctrl", "B+A", "A+B", None)
@@ -24,7 +24,7 @@ def make(
     seed=0,
     layout=csr_matrix,
     dtype=np.float32,
-    unlabelled=True,
+    unlabeled=True,
     contexts=("d2", "d1"),
 ):
     rng = np.random.default_rng(seed)
@@ -32,7 +32,7 @@ def make(
     matrix = rng.integers(1, 150, (n_cells, n_genes)) / 32 * (rng.random((n_cells, n_genes)) < 0.4)
     matrix[:, 0] = 0
     matrix[:, 1] += 1 / 32  # in every cell
-    labels = np.array(LABELS if unlabelled else LABELS[:-1], dtype=object)
+    labels = np.array(LABELS if unlabeled else LABELS[:-1], dtype=object)
     obs = pd.DataFrame(
         {
             "perturbation": labels[np.arange(n_cells) % len(labels)],
@@ -96,7 +96,7 @@ def test_against_brute_force(layout, dtype, by_day):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 9), st.integers(2, 20), st.integers(0, 2**20), st.sampled_from(LAYOUTS))
 def test_every_cell_is_counted_once_a_gene(cells_a_label, n_bins, seed, layout):
-    adata = make(n_cells=7 * cells_a_label, n_genes=3, seed=seed, layout=layout, unlabelled=False)
+    adata = make(n_cells=7 * cells_a_label, n_genes=3, seed=seed, layout=layout, unlabeled=False)
     histograms = count_histograms(adata, n_bins=n_bins)
     assert (histograms.counts.sum("bin") == histograms.n_cells).all()
     assert histograms.n_cells.sum() == adata.n_obs
@@ -105,7 +105,7 @@ def test_every_cell_is_counted_once_a_gene(cells_a_label, n_bins, seed, layout):
 
 
 def test_layout_of_the_dataset():
-    histograms = count_histograms(make(unlabelled=False), context_key="day", n_bins=7)
+    histograms = count_histograms(make(unlabeled=False), context_key="day", n_bins=7)
     dataset = histograms.dataset
     assert dict(dataset.sizes) == {"group": 8, "gene": 5, "bin": 7}
     assert dataset["counts"].dims == ("group", "gene", "bin")
@@ -124,13 +124,13 @@ def test_layout_of_the_dataset():
 
 
 def test_properties():
-    histograms = count_histograms(make(unlabelled=False), n_bins=7)
+    histograms = count_histograms(make(unlabeled=False), n_bins=7)
     assert histograms.genes == ("g0", "g1", "g2", "g3", "g4")
     assert histograms.perturbations == ("A", "A+B", "B")
     assert histograms.contexts == ("all",)
     assert histograms.control == "control"
     assert histograms.context_key is None
-    assert count_histograms(make(unlabelled=False), context_key="day").context_key == "day"
+    assert count_histograms(make(unlabeled=False), context_key="day").context_key == "day"
     assert histograms.constant_genes == ("g0",)
     assert histograms.n_bins == 7
     assert histograms.counts.dims == ("group", "gene", "bin")
@@ -141,7 +141,7 @@ def test_properties():
 
 
 def test_constant_gene_is_all_in_its_first_bin():
-    adata = make(unlabelled=False, layout=np.asarray)
+    adata = make(unlabeled=False, layout=np.asarray)
     adata.X[:, 2] = 1.25
     histograms = count_histograms(adata, n_bins=4)
     assert histograms.constant_genes == ("g0", "g2")
@@ -153,7 +153,7 @@ def test_constant_gene_is_all_in_its_first_bin():
 
 
 def test_layer_gene_symbols_and_labels():
-    adata = make(unlabelled=False, layout=np.asarray)
+    adata = make(unlabeled=False, layout=np.asarray)
     expected = count_histograms(adata, context_key="day").dataset
     adata.layers["log"], adata.X = adata.X.copy(), adata.X * 0
     adata.var["symbol"] = [f"s{i}" for i in range(5)]
@@ -168,8 +168,8 @@ def test_layer_gene_symbols_and_labels():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_held_out_cells(layout):
-    train = count_histograms(make(unlabelled=False), n_bins=9)
-    held_out = make(seed=1, layout=layout, unlabelled=False)
+    train = count_histograms(make(unlabeled=False), n_bins=9)
+    held_out = make(seed=1, layout=layout, unlabeled=False)
     held_out.X = layout(dense(held_out) * 1.25)
     low, high = train.centers.values[:, 0], train.centers.values[:, -1]
     for bins in (train, train.dataset):
@@ -182,8 +182,8 @@ def test_held_out_cells(layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_held_out_cells_with_genes_in_another_order(layout):
-    train = count_histograms(make(unlabelled=False)[:, ["g3", "g1"]].copy())
-    held_out = make(seed=1, layout=layout, unlabelled=False)
+    train = count_histograms(make(unlabeled=False)[:, ["g3", "g1"]].copy())
+    held_out = make(seed=1, layout=layout, unlabeled=False)
     expected = count_histograms(held_out[:, ["g3", "g1"]].copy(), bins=train)
     got = count_histograms(held_out, bins=train)
     assert got.genes == ("g3", "g1")
@@ -191,7 +191,7 @@ def test_held_out_cells_with_genes_in_another_order(layout):
 
 
 def test_held_out_cells_need_no_control():
-    adata = make(unlabelled=False)
+    adata = make(unlabeled=False)
     train = count_histograms(adata)
     held_out = adata[adata.obs["perturbation"] == "B"].copy()
     histograms = count_histograms(held_out, bins=train)
@@ -204,7 +204,7 @@ def test_held_out_cells_need_no_control():
 
 
 def test_held_out_control_may_have_the_label_of_the_bins():
-    adata = make(unlabelled=False)
+    adata = make(unlabeled=False)
     adata.obs["perturbation"] = adata.obs["perturbation"].replace("control", "NT")
     train = count_histograms(adata, control="NT")
     histograms = count_histograms(adata, bins=train)
@@ -214,13 +214,13 @@ def test_held_out_control_may_have_the_label_of_the_bins():
 
 
 def test_genes_missing_from_held_out_cells():
-    adata = make(unlabelled=False)
+    adata = make(unlabeled=False)
     with pytest.raises(KeyError, match="genes of bins that adata does not have: g0, g4"):
         count_histograms(adata[:, ["g1", "g2", "g3"]].copy(), bins=count_histograms(adata))
 
 
 def test_single_cells_are_named():
-    adata = make(unlabelled=False)
+    adata = make(unlabeled=False)
     adata.obs["perturbation"] = ["X", "Y"] + ["control"] * 100 + ["A"] * 98
     with pytest.warns(UserWarning, match="perturbations with fewer than 2 cells: X, Y") as caught:
         histograms = count_histograms(adata)
@@ -239,17 +239,17 @@ def test_warnings_point_at_the_caller():
 @pytest.mark.parametrize("n_bins", [1, 0, -3])
 def test_too_few_bins(n_bins):
     with pytest.raises(ValueError, match=f"n_bins must be at least 2, not {n_bins}"):
-        count_histograms(make(unlabelled=False), n_bins=n_bins)
+        count_histograms(make(unlabeled=False), n_bins=n_bins)
 
 
 def test_number_of_bins_is_whole():
     with pytest.raises(ValueError, match=r"n_bins must be a whole number of at least 2, not 7\.5"):
-        count_histograms(make(unlabelled=False), n_bins=7.5)
+        count_histograms(make(unlabeled=False), n_bins=7.5)
 
 
 def test_no_labels_at_all():
-    train = count_histograms(make(unlabelled=False))
-    adata = make(unlabelled=False)
+    train = count_histograms(make(unlabeled=False))
+    adata = make(unlabeled=False)
     adata.obs["perturbation"] = None
     with (
         pytest.warns(UserWarning, match="200 of 200 cells have no label"),
@@ -259,7 +259,7 @@ def test_no_labels_at_all():
 
 
 def test_progress_bar(capsys):
-    adata = make(unlabelled=False)
+    adata = make(unlabeled=False)
     silent = count_histograms(adata)
     assert capsys.readouterr().err == ""
     shown = count_histograms(adata, progress_bar=True)
@@ -269,7 +269,7 @@ def test_progress_bar(capsys):
 
 def test_the_matrix_is_left_as_it_was():
     for layout in LAYOUTS:
-        adata = make(unlabelled=False, layout=layout)
+        adata = make(unlabeled=False, layout=layout)
         before = dense(adata)
         count_histograms(adata, bins=count_histograms(adata))
         np.testing.assert_array_equal(dense(adata), before)
@@ -277,6 +277,6 @@ def test_the_matrix_is_left_as_it_was():
 
 def test_importing_is_light():
     heavy = "{'anndata', 'xarray', 'pandas', 'scipy', 'tqdm'}"
-    code = f"import sys, distpert.screen_counts; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, distpert.histograms.counting; print(*sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == ""

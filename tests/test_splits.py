@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from distpert.splits import Fold, Splits, split_perturbations
+from distpert.cross_validation.splits import Fold, Splits, split_perturbations
 
 SINGLES = [f"G{i}" for i in range(20)]
 PAIRS = ["G0+G1", "G0+G2", "G1+G2", "G3+G4", "G5+X", "X+Y", "G6+G7", "G8+G9", "G10+G11"]

@@ -5,12 +5,12 @@ import pytest
 from scipy.stats import kurtosis, skew
 
 from distpert import statistics
-from distpert.statistics import STATISTICS, bimodality, named_statistic, zero_fraction
+from distpert.histograms.statistics import STATISTICS, bimodality, named_statistic, zero_fraction
 
 
 @pytest.fixture(scope="module")
 def cells():
-    """Cells (histogram, cell) as bins, and the centres of five histograms in seven bins."""
+    """Cells (histogram, cell) as bins, and the centers of five histograms in seven bins."""
     rng = np.random.default_rng(0)
     bins = np.stack([rng.binomial(6, p, size=400) for p in (0.05, 0.3, 0.5, 0.7)] + [rng.choice([1, 5], 400)])
     centers = np.arange(7) * np.array([0.5, 1, 0.2, 3, 0.7])[:, None]

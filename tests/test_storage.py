@@ -78,13 +78,13 @@ def test_numpy_seed_can_be_saved(small, small_fit, tmp_path):
 
 
 def test_loaded_settings_fit_again(small, small_fit, path):
-    """Priors and optimisation come back as what can be passed to `fit`."""
+    """Priors and optimization come back as what can be passed to `fit`."""
     settings = distpert.load(path).settings
     again = distpert.fit(
         small.adata,
         small.embeddings,
         priors=distpert.Priors(**settings["priors"]),
-        optimisation=distpert.Optimisation(**settings["optimisation"]),
+        optimization=distpert.Optimization(**settings["optimization"]),
         seed=settings["seed"],
         progress_bar=False,
     )

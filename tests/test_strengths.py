@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal, norm
 
-from distpert.gaussian_process import explained_variance
-from distpert.strengths import (
+from distpert.model.gaussian_process import explained_variance
+from distpert.posterior.strengths import (
     SHRINK_LABELS,
     SLOPE_SCALE,
     TEMPER,

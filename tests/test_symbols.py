@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distpert.symbols import check_known, nearest_symbols
+from distpert._shared.symbols import check_known, nearest_symbols
 
 
 def test_the_same_symbol_in_another_case_comes_first():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import distpert
-from distpert.embeddings import as_embeddings
-from distpert.trainable import check_controls, check_embedded, check_number
+from distpert.embeddings.vectors import as_embeddings
+from distpert.training.checks import check_controls, check_embedded, check_number
 
 
 def test_controls(context_screen):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from distpert.strengths import damped, expected_strengths
-from distpert.unseen import SMOOTHING, KernelEigen, learn_unseen, null_response
+from distpert.posterior.strengths import damped, expected_strengths
+from distpert.posterior.unseen import SMOOTHING, KernelEigen, learn_unseen, null_response
 
 WEIGHT = np.array([0.6, 0.3, 0.1])
 ONE = np.ones(40, int)  # gene a label
@@ -32,7 +32,7 @@ def test_what_is_learned_does_not_depend_on_units(responses, kernel, learned):
     """Factors measured in other units give the same strengths, and the responses told are in those units."""
     response, scale = responses
     other = learn_unseen(7 * response, 7 * scale, kernel, WEIGHT, 7 * learned.origin, ONE)
-    for name in ("length", "centre", "mean", "slope", "strength", "ratio", "residual"):
+    for name in ("length", "center", "mean", "slope", "strength", "ratio", "residual"):
         np.testing.assert_allclose(getattr(other, name), getattr(learned, name), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(other.size, 7 * learned.size)
 
@@ -48,11 +48,11 @@ def test_what_is_learned_does_not_depend_on_the_zero(responses, kernel, learned)
 def test_tempered_responses_have_unit_size(responses, learned):
     tempered = (responses[0] - learned.origin) / learned.length[:, None] / learned.size
     np.testing.assert_allclose(tempered.std(axis=0), 1)
-    np.testing.assert_allclose(tempered.mean(axis=0), learned.centre)
+    np.testing.assert_allclose(tempered.mean(axis=0), learned.center)
 
 
 def test_steps_have_settled(responses, kernel, learned, monkeypatch):
-    monkeypatch.setattr("distpert.unseen.STEPS", 200)
+    monkeypatch.setattr("distpert.posterior.unseen.STEPS", 200)
     longer = learn_unseen(*responses, kernel, WEIGHT, learned.origin, ONE)
     np.testing.assert_allclose(learned.strength, longer.strength, rtol=1e-4)
     np.testing.assert_allclose(learned.mean, longer.mean, atol=1e-4)

@@ -311,7 +311,7 @@ def test_leave_one_out_has_a_fold_for_each_gene(scripts, files, tmp_path, monkey
     assert asked["n_folds"] == 6
     assert asked["context_key"] is None
     labels = pd.Series(["control", "A", "A", "B+A", "B+A", "C", "D", "D"])
-    embeddings = distpert.embeddings.as_embeddings({"A": [1, 0], "B": [0, 1], "C": [1, 1]})
+    embeddings = distpert.embeddings.vectors.as_embeddings({"A": [1, 0], "B": [0, 1], "C": [1, 1]})
     assert sorted(scripts["run"].can_be_held_out(labels, embeddings)) == ["A", "B+A"]
 
 
@@ -335,7 +335,7 @@ def test_mistakes_are_told_before_any_work(scripts, options, message, capsys):
 
 def test_variants_change_what_they_say(scripts, small):
     selection = scripts["model_selection"]
-    histograms, embeddings = distpert.count_histograms(small.adata), distpert.embeddings.as_embeddings(small.embeddings)
+    histograms, embeddings = distpert.count_histograms(small.adata), distpert.embeddings.vectors.as_embeddings(small.embeddings)
     names = [name for name, _ in selection.variants(5)]
     assert len(set(names)) == len(names)
     assert len({repr(model) for _, model in selection.variants(5)}) == len(names)
@@ -385,7 +385,7 @@ def test_variants_of_what_pairs_share(scripts, small):
     selection, adata = scripts["model_selection"], small.adata.copy()
     pairs = {"GENE1": "GENE0+GENE1", "GENE3": "GENE2+GENE3", "GENE5": "GENE4+GENE0"}
     adata.obs["perturbation"] = [pairs.get(label, label) for label in adata.obs["perturbation"]]
-    histograms, embeddings = distpert.count_histograms(adata), distpert.embeddings.as_embeddings(small.embeddings)
+    histograms, embeddings = distpert.count_histograms(adata), distpert.embeddings.vectors.as_embeddings(small.embeddings)
 
     def response(**changes):
         model = selection.Changed(num_draws=5, **changes).fit(histograms, embeddings)

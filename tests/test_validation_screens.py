@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from distpert.screen import read_screen
+from distpert.histograms.screen import read_screen
 
 SCRIPT = Path(__file__).parents[1] / "validation" / "screens.py"
 DATA = Path(__file__).parents[2] / "shared" / "data"  # beside the repository, where it is at hand
@@ -40,7 +40,7 @@ def counts(n_cells=30):
     return np.random.default_rng(0).poisson([0.3, 6, 4, 0.5, 2], size=(n_cells, 5)).astype(np.float32)
 
 
-def log_normalised(x, totals=None):
+def log_normalized(x, totals=None):
     totals = x.sum(axis=1) if totals is None else np.asarray(totals)
     return np.log1p(x * (1e4 / np.maximum(totals, 1))[:, None])
 
@@ -66,7 +66,7 @@ def test_plain_counts(open_screen, tmp_path, capsys, layout):
     path = written(tmp_path, layout(x), {"perturbation": plain, "day": [*"222333"] * 5})
     adata, keys = open_screen(path)
     assert keys == {"perturbation_key": "perturbation", "control": "control", "context_key": "day"}
-    np.testing.assert_allclose(adata.X.toarray(), log_normalised(x), rtol=1e-6)
+    np.testing.assert_allclose(adata.X.toarray(), log_normalized(x), rtol=1e-6)
     assert adata.X.dtype == np.float32
     assert labels_of(adata) == plain
     assert capsys.readouterr().out == (
@@ -80,12 +80,12 @@ def test_plain_counts(open_screen, tmp_path, capsys, layout):
 
 
 def test_plain_logarithms_stay(open_screen, tmp_path, capsys):
-    x = log_normalised(counts()).astype(np.float32)
+    x = log_normalized(counts()).astype(np.float32)
     path = written(tmp_path, scipy.sparse.csr_matrix(x), {"perturbation": LABELS, "total_counts": 1.0})
     adata, keys = open_screen(path)
     np.testing.assert_array_equal(adata.X.toarray(), x)
     assert keys["context_key"] is None
-    assert "X taken as log-normalised, as it is" in capsys.readouterr().out
+    assert "X taken as log-normalized, as it is" in capsys.readouterr().out
     assert "CEBPE_KLF1" in labels_of(adata)  # "_" joins genes in scPerturb's releases alone
 
 
@@ -94,11 +94,11 @@ def test_totals(open_screen, tmp_path, capsys):
     totals = x.sum(axis=1) * 3 + 5
     obs = {"perturbation": LABELS, "total_counts": totals, "ncounts": totals * 2, "few": totals / 9}
     path = written(tmp_path, x, obs)
-    np.testing.assert_allclose(open_screen(path)[0].X.toarray(), log_normalised(x, totals), rtol=1e-6)
+    np.testing.assert_allclose(open_screen(path)[0].X.toarray(), log_normalized(x, totals), rtol=1e-6)
     assert "of obs['total_counts']" in capsys.readouterr().out
     by_name = open_screen(path, totals="ncounts")[0]
-    np.testing.assert_allclose(by_name.X.toarray(), log_normalised(x, totals * 2), rtol=1e-6)
-    np.testing.assert_allclose(open_screen(path, totals=None)[0].X.toarray(), log_normalised(x), rtol=1e-6)
+    np.testing.assert_allclose(by_name.X.toarray(), log_normalized(x, totals * 2), rtol=1e-6)
+    np.testing.assert_allclose(open_screen(path, totals=None)[0].X.toarray(), log_normalized(x), rtol=1e-6)
     with pytest.raises(ValueError, match=r"obs\['few'\] is less than the sum of the counts in some cells"):
         open_screen(path, totals="few")
     with pytest.raises(ValueError, match="no column 'total' in obs; there are: perturbation, total_counts, ncounts"):
@@ -113,7 +113,7 @@ def test_scperturb(open_screen, tmp_path, capsys):
     adata, keys = open_screen(written(tmp_path, scipy.sparse.csr_matrix(x), obs, ensembl_id="ENSG00000000000"))
     assert labels_of(adata)[:6] == ["control", "CEBPE", "KLF1", "CEBPE+KLF1", "control", "BAK1"]
     assert adata.obs["perturbation"].isna().sum() == 1
-    np.testing.assert_allclose(adata.X.toarray(), log_normalised(x, x.sum(axis=1) + 2), rtol=1e-6)
+    np.testing.assert_allclose(adata.X.toarray(), log_normalized(x, x.sum(axis=1) + 2), rtol=1e-6)
     assert keys["context_key"] is None
     said = capsys.readouterr().out
     assert "scPerturb release" in said
@@ -130,7 +130,7 @@ def test_scperturb_symbols_with_an_underscore(open_screen, tmp_path):
 
 
 def test_gears(open_screen, tmp_path, capsys):
-    x = log_normalised(counts()).astype(np.float32)
+    x = log_normalized(counts()).astype(np.float32)
     names = {"control": "ctrl", "CEBPE": "CEBPE+ctrl", "KLF1": "ctrl+KLF1", "CEBPE_KLF1": "KLF1+CEBPE"}
     condition = [names.get(label, f"{label}+ctrl") for label in LABELS]
     obs = {"condition": condition, "cell_type": "A549", "dose_val": "1+1", "control": 0}
@@ -153,7 +153,7 @@ def test_replogle(open_screen, tmp_path, capsys):
     adata, keys = open_screen(written(tmp_path, x, obs, ids, gene_name=symbols))
     assert set(labels_of(adata)) == {"control", "CEBPE", "KLF1", "CEBPE_KLF1", "BAK1"}
     assert adata.var_names.tolist() == ["KLF1", "ACTB", "GAPDH", "ENSG00000000004"]
-    expected = log_normalised(x, x.sum(axis=1) * 2)[:, [0, 1, 2, 4]]  # of ACTB the first column has more
+    expected = log_normalized(x, x.sum(axis=1) * 2)[:, [0, 1, 2, 4]]  # of ACTB the first column has more
     np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-6)
     assert keys["context_key"] is None
     said = capsys.readouterr().out
@@ -169,13 +169,13 @@ def test_replogle(open_screen, tmp_path, capsys):
 def test_fewer_genes(open_screen, tmp_path, capsys):
     x = counts()
     adata, _ = open_screen(written(tmp_path, x, {"perturbation": LABELS}), n_genes=2)
-    variance = log_normalised(x).var(axis=0)
+    variance = log_normalized(x).var(axis=0)
     most = {SYMBOLS[i] for i in np.argsort(-variance)[:2]}
     expected = [name for name in SYMBOLS if name in most | {"KLF1", "BAK1"}]
     assert adata.var_names.tolist() == expected
     columns = [SYMBOLS.index(name) for name in expected]
     # Shares are those of all genes.
-    np.testing.assert_allclose(adata.X.toarray(), log_normalised(x)[:, columns], rtol=1e-6)
+    np.testing.assert_allclose(adata.X.toarray(), log_normalized(x)[:, columns], rtol=1e-6)
     also = len(expected) - 2
     assert f"2 genes of largest variance and {also} more that are perturbed" in capsys.readouterr().out
 
@@ -189,7 +189,7 @@ def test_one_of_several_data_sets(open_screen, tmp_path, capsys):
     with pytest.raises(ValueError, match="no data set 'replogle'"):
         open_screen(path, dataset="replogle")
     adata, keys = open_screen(path, dataset="mcfaline23")
-    np.testing.assert_allclose(adata.X.toarray(), log_normalised(x[12:]), rtol=1e-6)
+    np.testing.assert_allclose(adata.X.toarray(), log_normalized(x[12:]), rtol=1e-6)
     assert keys["context_key"] == "cell_type"
     assert open_screen(path, dataset="norman19")[1]["context_key"] is None
     assert "data set 'norman19' of mcfaline23, norman19" in capsys.readouterr().out
@@ -241,7 +241,7 @@ def test_no_symbols_and_no_controls(open_screen, tmp_path):
     ids = [f"ENSG{i:011}.2" for i in range(5)]
     with pytest.raises(ValueError, match=r"no column of var has symbols .* the columns are: names"):
         open_screen(written(tmp_path, counts(), {"perturbation": LABELS}, ids, names=SYMBOLS))
-    with pytest.raises(ValueError, match="no cell is labelled 'control'"):
+    with pytest.raises(ValueError, match="no cell is labeled 'control'"):
         open_screen(written(tmp_path, counts(), {"perturbation": ["A", "B"] * 15}))
 
 

@@ -1,4 +1,4 @@
-"""The start of the optimisation: factors of a screen without noise, and the explained share by brute force."""
+"""The start of the optimization: factors of a screen without noise, and the explained share by brute force."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,15 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from scipy.stats import halfnorm, norm
 
-from distpert.design import on_target_tilts
-from distpert.warm_start import SHRINK_CELLS, factorise, learn_tilts
+from distpert.model.design import on_target_tilts
+from distpert.model.warm_start import SHRINK_CELLS, factorize, learn_tilts
 
 N_PERTURBATIONS, N_FACTORS, N_GENES, N_BINS = 20, 3, 10, 7
 ENORMOUS = 1e12
 
 
 def low_rank_screen(n_contexts=1, size=0.01, seed=0):
-    """Expected counts of enormous samples, whose log-ratios are small enough for their normalisation not to matter."""
+    """Expected counts of enormous samples, whose log-ratios are small enough for their normalization not to matter."""
     rng = np.random.default_rng(seed)
     control = rng.dirichlet(np.full(N_BINS, 4.0), size=(n_contexts, N_GENES))
     common = rng.normal(size=(N_GENES, N_BINS)) * 0.5
@@ -43,7 +43,7 @@ def low_rank_screen(n_contexts=1, size=0.01, seed=0):
 @pytest.mark.parametrize("n_contexts", [1, 2])
 def test_factors_of_a_low_rank_screen(n_contexts):
     screen, truth = low_rank_screen(n_contexts)
-    common, loading, response = factorise(**screen, n_factors=N_FACTORS)
+    common, loading, response = factorize(**screen, n_factors=N_FACTORS)
     assert common.shape == (n_contexts, N_GENES, N_BINS)
     assert loading.shape == (N_FACTORS, N_GENES, N_BINS)
     assert response.shape == (N_PERTURBATIONS, N_FACTORS)
@@ -62,18 +62,18 @@ def test_factors_of_a_low_rank_screen(n_contexts):
 
 def test_factors_are_in_order_of_what_they_explain():
     screen, _ = low_rank_screen(size=0.03)
-    _, loading, _ = factorise(**screen, n_factors=6)
+    _, loading, _ = factorize(**screen, n_factors=6)
     weight = np.sqrt(screen["control"].mean(axis=0))
     norms = np.linalg.norm((loading * weight).reshape(6, -1), axis=1)
     assert (np.diff(norms[:3]) < 0).all()
     assert norms[3:].max() < 0.2 * norms[:3].min()
-    _, fewer, _ = factorise(**screen, n_factors=2)
+    _, fewer, _ = factorize(**screen, n_factors=2)
     np.testing.assert_allclose(fewer, loading[:2], atol=1e-6)
 
 
 def test_common_shift_of_perturbations_that_all_do_the_same():
     screen, truth = low_rank_screen(size=0.0)
-    common, loading, _ = factorise(**screen, n_factors=2)
+    common, loading, _ = factorize(**screen, n_factors=2)
     np.testing.assert_allclose(softmax(np.log(screen["control"][0]) + common[0], axis=-1), truth["probs"][0], rtol=1e-5)
     np.testing.assert_allclose(loading, 0, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_few_cells_are_shrunk():
     control = rng.dirichlet(np.full(4, 3.0), size=(1, 2))
     n_cells = np.array([5, 40, 300])
     counts = np.stack([rng.multinomial(n, control[0]) for n in n_cells])
-    common, loading, response = factorise(counts, n_cells, np.arange(3), np.zeros(3, int), control, n_factors=2)
+    common, loading, response = factorize(counts, n_cells, np.arange(3), np.zeros(3, int), control, n_factors=2)
     total = counts.sum(axis=0)
     first = np.log((total + SHRINK_CELLS * control[0]) / ((345 + SHRINK_CELLS) * control[0]))
     base = control[0] * np.exp(first)
@@ -95,7 +95,7 @@ def test_few_cells_are_shrunk():
                 shrunk = (counts[p, g, b] + SHRINK_CELLS * base[g, b]) / (n_cells[p] + SHRINK_CELLS)
                 ratios[p, g, b] = np.log(shrunk / base[g, b])
     np.testing.assert_allclose(common[0], first + ratios.mean(axis=0), atol=1e-5)
-    # Centred ratios of three perturbations have rank two.
+    # Centered ratios of three perturbations have rank two.
     np.testing.assert_allclose(np.tensordot(response, loading, axes=1), ratios - ratios.mean(axis=0), atol=1e-5)
 
 
@@ -133,7 +133,7 @@ def test_tilts_of_many_cells_are_recovered():
 
 @pytest.mark.parametrize("n_cells", [3, 100])
 def test_tilts_have_the_greatest_posterior_density(n_cells):
-    """Against a general optimiser; few cells, of which all may be in one bin, too."""
+    """Against a general optimizer; few cells, of which all may be in one bin, too."""
     rng = np.random.default_rng(n_cells)
     control = rng.dirichlet(np.full(6, 0.5), size=(1, 12))
     common, tilts = np.zeros((1, 12, 6)), on_target_tilts(control)
@@ -186,8 +186,8 @@ def test_tilts_have_settled(screen, monkeypatch):
     """Also where cells tell little, which makes the algorithm slow."""
     arguments = screen_of_targets(**screen, n_perturbations=60)
     found = learn_tilts(*arguments)
-    monkeypatch.setattr("distpert.warm_start.TILT_STEPS", 20_000)
-    monkeypatch.setattr("distpert.warm_start.TILT_SETTLED", 1e-9)
+    monkeypatch.setattr("distpert.model.warm_start.TILT_STEPS", 20_000)
+    monkeypatch.setattr("distpert.model.warm_start.TILT_SETTLED", 1e-9)
     further = learn_tilts(*arguments)
     np.testing.assert_allclose(found.mean, further.mean, atol=0.02)
     np.testing.assert_allclose(found.scale, further.scale, atol=0.02)

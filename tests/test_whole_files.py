@@ -5,7 +5,7 @@ import os
 import pytest
 
 import distpert
-from distpert.whole_files import write_whole
+from distpert._shared.files import write_whole
 
 
 def test_writes_and_replaces(tmp_path):

@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 import distpert
 from distpert.baselines import BASELINES
-from distpert.cross_validation import _count_fold
-from distpert.embeddings import Embeddings, as_embeddings
-from distpert.labels import genes_of
+from distpert.cross_validation.protocol import _count_fold
+from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert._shared.labels import genes_of
 from distpert.plots import plot_coverage, plot_pit
-from distpert.screen import read_screen
-from distpert.splits import Fold, split_perturbations
+from distpert.histograms.screen import read_screen
+from distpert.cross_validation.splits import Fold, split_perturbations
 
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975)
 SHOWN = [0.5, 0.8, 0.9, 0.95]
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="an h5ad that screens.py recognises")
+    parser.add_argument("--data", required=True, help="an h5ad that screens.py recognizes")
     parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--conformal", nargs="*", default=[], choices=list(BASELINES), metavar="BASELINE",
@@ -100,7 +100,7 @@ def of_fold(
             calibrating = shuffled[: len(known) // 4]
             baseline = BASELINES[method.removeprefix("conformal_")]()
             fitted = baseline.fit(training.drop(calibrating), embeddings, seed=seed[0])
-            one = distpert.conformalise(fitted.predict(labels), fitted.predict(calibrating), training)
+            one = distpert.conformalize(fitted.predict(labels), fitted.predict(calibrating), training)
         yield method, distpert.calibration(one, held_out, levels=LEVELS, seed=seed[0])
 
 

@@ -23,16 +23,16 @@ from screens import AUTO, open_screen
 import distpert
 from distpert import fitted, fitting, inference, kernels, responses, strengths, unseen
 from distpert import model as model_module
-from distpert.cross_validation import Distpert
-from distpert.cross_validation_models import DistpertFit
-from distpert.design import on_target_tilts
-from distpert.draws import Block
-from distpert.embeddings import Embeddings
-from distpert.histograms import Histograms
-from distpert.inference import Optimisation
-from distpert.kernels import Kernel
-from distpert.model import Priors
-from distpert.prediction import Prediction
+from distpert.cross_validation.protocol import Distpert
+from distpert.cross_validation.models import DistpertFit
+from distpert.model.design import on_target_tilts
+from distpert.predictions.draws import Block
+from distpert.embeddings.vectors import Embeddings
+from distpert.histograms.histograms import Histograms
+from distpert.model.optimization import Optimization
+from distpert.model.kernels import Kernel
+from distpert.model.priors import Priors
+from distpert.predictions.prediction import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Changed:
     expected where it multiplies what the others tell of one; ``smoothing`` is how much of a residual is normal;
     without ``null`` responses are scaled about their mean, rather than about the one that shifts nothing; without
     ``shared`` labels have no more in common for sharing genes; without ``by_number`` pairs are expected to be as strong
-    as single genes are; without ``strides`` rare bins are optimised in steps as long as those of others.
+    as single genes are; without ``strides`` rare bins are optimized in steps as long as those of others.
     """
 
     num_draws: int
@@ -240,10 +240,10 @@ def variants(num_draws: int) -> list[tuple[str, Distpert | Changed]]:
         ("default", model()),
         ("factors=8", model(n_factors=8)),
         ("factors=32", model(n_factors=32)),
-        ("epochs=25", model(optimisation=Optimisation(max_epochs=25, min_steps=1))),
-        ("epochs=200-no-stopping-rule", model(optimisation=Optimisation(max_epochs=200, patience=200))),
-        ("step-size=0.02", model(optimisation=Optimisation(step_size=0.02))),
-        ("step-size=0.08", model(optimisation=Optimisation(step_size=0.08))),
+        ("epochs=25", model(optimization=Optimization(max_epochs=25, min_steps=1))),
+        ("epochs=200-no-stopping-rule", model(optimization=Optimization(max_epochs=200, patience=200))),
+        ("step-size=0.02", model(optimization=Optimization(step_size=0.02))),
+        ("step-size=0.08", model(optimization=Optimization(step_size=0.08))),
         ("smoother-loadings", model(priors=Priors(loading=0.03))),
         ("rougher-loadings", model(priors=Priors(loading=0.3))),
         ("steps-of-loadings-independent", model(priors=Priors(loading_smoothness=0.0))),
@@ -278,7 +278,7 @@ def variants(num_draws: int) -> list[tuple[str, Distpert | Changed]]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [name for name, _ in variants(1)]
-    parser.add_argument("--data", required=True, help="an h5ad that screens.py recognises")
+    parser.add_argument("--data", required=True, help="an h5ad that screens.py recognizes")
     parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--variants", nargs="+", default=names[1:], choices=names[1:], metavar="VARIANT",

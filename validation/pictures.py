@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from report import GROUPS, each_perturbation, of_category, title_of
 
-# Distinguishable without colour vision (Okabe & Ito 2008), and by mark.
+# Distinguishable without color vision (Okabe & Ito 2008), and by mark.
 BETTER, WORSE, UNCLEAR = "#0072B2", "#D55E00", "#777777"
 STYLE = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False}
 NO_SCORE = "none"
@@ -126,11 +126,11 @@ def draw_gain(scores: xr.Dataset, chosen: Sequence[str], reference: str = "distp
         axes[-1, 0].xaxis.set_minor_formatter(NullFormatter())
         if knows_effect:
             axes[-1, 1].set_xlabel("size of the effect (Cramér of the control)")
-        labelled = {}
+        labeled = {}
         for ax in axes[:, 0]:
             handles, labels = ax.get_legend_handles_labels()
-            labelled |= dict(zip(labels, handles, strict=True))
-        figure.legend(labelled.values(), labelled, frameon=False, loc="outside upper right", ncols=2)
+            labeled |= dict(zip(labels, handles, strict=True))
+        figure.legend(labeled.values(), labeled, frameon=False, loc="outside upper right", ncols=2)
     return figure
 
 

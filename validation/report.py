@@ -28,7 +28,7 @@ GROUPS = {
     },
     "Shift of the mean": {
         "pearson_shift": "Pearson from control",
-        "pearson_shift_centred": "Pearson from mean perturbation",
+        "pearson_shift_centered": "Pearson from mean perturbation",
     },
 }
 HEADINGS = {name: heading for group in GROUPS.values() for name, heading in group.items()}

@@ -23,9 +23,9 @@ from screens import AUTO, open_screen
 
 import distpert
 from distpert.baselines import BASELINES
-from distpert.embeddings import Embeddings, as_embeddings
-from distpert.labels import genes_of, listed
-from distpert.splits import Splits
+from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert._shared.labels import genes_of, listed
+from distpert.cross_validation.splits import Splits
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = ["distpert", *BASELINES]
-    parser.add_argument("--data", required=True, help="an h5ad that screens.py recognises")
+    parser.add_argument("--data", required=True, help="an h5ad that screens.py recognizes")
     parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--models", nargs="+", default=known, choices=known, metavar="MODEL", help=f"of {known}")

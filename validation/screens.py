@@ -1,9 +1,9 @@
-"""Open the screens that people have as `distpert` expects them, and say what was recognised.
+"""Open the screens that people have as `distpert` expects them, and say what was recognized.
 
     adata, keys = open_screen("NormanWeissman2019_filtered.h5ad", n_genes=2000)
     distpert.cross_validate(adata, embeddings, **keys)
 
-Recognised: scPerturb releases, GEARS releases, the original files of Replogle et al. 2022, and plain files with
+Recognized: scPerturb releases, GEARS releases, the original files of Replogle et al. 2022, and plain files with
 ``obs["perturbation"]``. Anything else is refused.
 """
 
@@ -19,14 +19,14 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from distpert.labels import canonical_label, genes_of, listed, resolve_control
+from distpert._shared.labels import canonical_label, genes_of, listed, resolve_control
 
 AUTO = "auto"
 CONTEXT_COLUMNS = ("context", "day", "bio_rep", "cell_type", "celltype", "cell_line")
 SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?")
 ENHANCER = re.compile(r".*_enh|HS2(_.*)?")  # targets of Schraivogel et al. 2020 that are no genes
-LARGEST_LOG = 15  # as in distpert.screen
+LARGEST_LOG = 15  # as in distpert.histograms.screen
 BLOCK_CELLS = 5000
 
 
@@ -67,7 +67,7 @@ def open_screen(
     backed = ad.read_h5ad(path, backed="r")
     try:
         obs = backed.obs
-        layout = _recognise(obs)
+        layout = _recognize(obs)
         said = [layout.name]
         kept = _of_dataset(obs, dataset, said)
         labels = _read_labels(obs[kept], layout, said)
@@ -92,7 +92,7 @@ def open_screen(
     return adata, {"perturbation_key": "perturbation", "control": "control", "context_key": context}
 
 
-def _recognise(obs: pd.DataFrame) -> Layout:
+def _recognize(obs: pd.DataFrame) -> Layout:
     for layout in LAYOUTS:
         if set(layout.needs) <= set(obs.columns):
             values = set(obs[layout.label].dropna().astype(str).unique())
@@ -170,7 +170,7 @@ def _find_totals(obs: pd.DataFrame, totals: str | None, layout: Layout) -> str |
 
 
 class _Cells:
-    """Log-normalised expression of the cells kept, block by block from the file."""
+    """Log-normalized expression of the cells kept, block by block from the file."""
 
     def __init__(self, matrix, kept: np.ndarray, obs: pd.DataFrame, totals: str | None, said: list[str]) -> None:
         if matrix is None:
@@ -184,13 +184,13 @@ class _Cells:
         largest, integers = first.data.max(), (first.data == np.rint(first.data)).all()
         if first.data.min() < 0 or (integers and largest <= 1) or (not integers and largest > LARGEST_LOG):
             raise ValueError(
-                f"X is neither raw counts nor log1p of normalised counts: values from {first.data.min():g} to "
+                f"X is neither raw counts nor log1p of normalized counts: values from {first.data.min():g} to "
                 f"{largest:g}{', all integers' * bool(integers)}"
             )
         self.raw = bool(integers)
         whole = f"obs[{totals!r}]" if totals else "the genes in the file"
         counts = f"X raw counts, now log1p of counts per 10,000 of {whole}"
-        said.append(counts if self.raw else "X taken as log-normalised, as it is")
+        said.append(counts if self.raw else "X taken as log-normalized, as it is")
 
     def _blocks(self) -> Iterator[sparse.csr_matrix]:
         for start in range(0, len(self.kept), BLOCK_CELLS):
@@ -203,9 +203,9 @@ class _Cells:
         for block in self._blocks():
             totals = None if self.totals is None else self.totals[start : start + block.shape[0]]
             start += block.shape[0]
-            yield self._normalised(block, totals) if self.raw else block
+            yield self._normalized(block, totals) if self.raw else block
 
-    def _normalised(self, counts: sparse.csr_matrix, totals: np.ndarray | None) -> sparse.csr_matrix:
+    def _normalized(self, counts: sparse.csr_matrix, totals: np.ndarray | None) -> sparse.csr_matrix:
         sums = np.asarray(counts.sum(axis=1)).ravel()
         if totals is None:
             totals = sums

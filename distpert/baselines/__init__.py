@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
     from distpert.baselines.additive import Additive
     from distpert.baselines.constant import ControlHistogram, PooledHistogram, PooledMean
-    from distpert.baselines.network import HistogramNetwork, MeanNetwork
-    from distpert.baselines.point import PointPrediction
+    from distpert.baselines.networks.histogram_network import HistogramNetwork, MeanNetwork
+    from distpert.baselines.networks.truncated_gaussian import TruncatedGaussian
+    from distpert.baselines.predictor import LabelPredictor
     from distpert.baselines.protocol import Baseline, Predictor
     from distpert.baselines.regression import GaussianProcess, Ridge
-    from distpert.baselines.truncated_gaussian import TruncatedGaussian
+    from distpert.baselines.shares import TrainingShares, check_training
+    from distpert.predictions.point import MeanPrediction, PointPrediction
+    from distpert.predictions.requested import requested_contexts, requested_labels
 
 __all__ = [
     "BASELINES",
@@ -28,35 +31,47 @@ __all__ = [
     "ControlHistogram",
     "GaussianProcess",
     "HistogramNetwork",
+    "LabelPredictor",
     "MeanNetwork",
+    "MeanPrediction",
     "PointPrediction",
     "PooledHistogram",
     "PooledMean",
     "Predictor",
     "Ridge",
+    "TrainingShares",
     "TruncatedGaussian",
+    "check_training",
+    "requested_contexts",
+    "requested_labels",
 ]
 
 _MODULE = {
-    "Additive": "additive",
-    "Baseline": "protocol",
-    "ControlHistogram": "constant",
-    "GaussianProcess": "regression",
-    "HistogramNetwork": "network",
-    "MeanNetwork": "network",
-    "PointPrediction": "point",
-    "PooledHistogram": "constant",
-    "PooledMean": "constant",
-    "Predictor": "protocol",
-    "Ridge": "regression",
-    "TruncatedGaussian": "truncated_gaussian",
+    "Additive": "distpert.baselines.additive",
+    "Baseline": "distpert.baselines.protocol",
+    "ControlHistogram": "distpert.baselines.constant",
+    "GaussianProcess": "distpert.baselines.regression",
+    "HistogramNetwork": "distpert.baselines.networks.histogram_network",
+    "LabelPredictor": "distpert.baselines.predictor",
+    "MeanNetwork": "distpert.baselines.networks.histogram_network",
+    "MeanPrediction": "distpert.predictions.point",
+    "PointPrediction": "distpert.predictions.point",
+    "PooledHistogram": "distpert.baselines.constant",
+    "PooledMean": "distpert.baselines.constant",
+    "Predictor": "distpert.baselines.protocol",
+    "Ridge": "distpert.baselines.regression",
+    "TrainingShares": "distpert.baselines.shares",
+    "TruncatedGaussian": "distpert.baselines.networks.truncated_gaussian",
+    "check_training": "distpert.baselines.shares",
+    "requested_contexts": "distpert.predictions.requested",
+    "requested_labels": "distpert.predictions.requested",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'distpert.baselines' has no attribute {name!r}")
-    value = getattr(import_module(f"distpert.baselines.{_MODULE[name]}"), name)
+    value = getattr(import_module(_MODULE[name]), name)
     globals()[name] = value  # so that the next access is an ordinary one
     return value
 

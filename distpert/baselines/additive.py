@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert._shared.labels import genes_of
 from distpert.baselines.predictor import LabelPredictor
-from distpert.baselines.training import TrainingShares, add_shift, check_training, stand_in
-from distpert.draws import softmax
-from distpert.embeddings import EmbeddingSources
-from distpert.histograms import Histograms
-from distpert.labels import genes_of
+from distpert.baselines.shares import TrainingShares, add_shift, check_training, stand_in
+from distpert.embeddings.vectors import EmbeddingSources
+from distpert.histograms.histograms import Histograms
+from distpert.predictions.draws import softmax
 
 PRIOR_CELLS = {"probability": 50.0, "logit": 200.0}
 

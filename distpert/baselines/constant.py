@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.baselines.predictor import LabelPredictor
-from distpert.baselines.training import TrainingShares, check_training, smooth
-from distpert.embeddings import Embeddings, EmbeddingSources
-from distpert.histograms import Histograms
+from distpert.baselines.shares import TrainingShares, check_training, smooth
+from distpert.embeddings.vectors import Embeddings, EmbeddingSources
+from distpert.histograms.histograms import Histograms
 
 
 @dataclass(frozen=True)

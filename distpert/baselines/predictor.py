@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.baselines.point import PointPrediction
-from distpert.embeddings import Embeddings
-from distpert.histograms import Histograms
-from distpert.requested import requested_contexts, requested_labels
+from distpert.embeddings.vectors import Embeddings
+from distpert.histograms.histograms import Histograms
+from distpert.predictions.point import MeanPrediction, PointPrediction
+from distpert.predictions.requested import requested_contexts, requested_labels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,11 +49,11 @@ class LabelPredictor:
 
     def predict(
         self, perturbations: str | Sequence[str], *, context: str | Sequence[str] | None = None, seed: int = 0
-    ) -> PointPrediction:
+    ) -> PointPrediction | MeanPrediction:
         """Predict; see `Predictor.predict`."""
         labels = requested_labels(perturbations, self.training, self.embeddings)
         contexts = requested_contexts(context, self.training)
         rows = [self.training.contexts.index(name) for name in contexts]
         values = np.stack([self.of_label(label)[rows] for label in labels])
-        make = PointPrediction.from_probs if self.what == "probs" else PointPrediction.from_means
+        make = PointPrediction if self.what == "probs" else MeanPrediction
         return make(self.training, labels, contexts, values, seed=seed)

@@ -7,8 +7,8 @@ Write a frozen dataclass of the method's settings with a ``name`` and a ``fit``,
 - ``fit`` sees the training counts alone, already with the bins that predictions have. Start it with
   ``embeddings = check_training(histograms, embeddings)``, which takes embeddings in any form.
 - A ``predict`` of your own hands `requested_labels` and `requested_contexts` what it was asked for, so that mistakes
-  are told as `Fit.predict` tells them, and returns `PointPrediction.from_probs` or, for a method that predicts means
-  alone, `PointPrediction.from_means`.
+  are told as `Fit.predict` tells them, and returns a `PointPrediction` or, for a method that predicts means alone, a
+  `MeanPrediction`.
 - The same seed gives the same fit; a prediction must not depend on what else is predicted with it.
 """
 
@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from distpert.baselines.point import PointPrediction
-from distpert.embeddings import Embeddings
-from distpert.histograms import Histograms
+from distpert.embeddings.vectors import Embeddings
+from distpert.histograms.histograms import Histograms
+from distpert.predictions.base import MomentPrediction
 
 
 @runtime_checkable
@@ -28,7 +28,7 @@ class Predictor(Protocol):
 
     def predict(
         self, perturbations: str | Sequence[str], *, context: str | Sequence[str] | None = None, seed: int = 0
-    ) -> PointPrediction:
+    ) -> MomentPrediction:
         """Predict the histograms, or the means, of all genes under some perturbations.
 
         Parameters
@@ -42,7 +42,7 @@ class Predictor(Protocol):
 
         Returns
         -------
-        PointPrediction
+        PointPrediction or MeanPrediction
 
         Raises
         ------

@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_count
+from distpert._shared.arguments import check_count
 from distpert.baselines.predictor import LabelPredictor
-from distpert.baselines.training import TrainingShares, check_training
-from distpert.embeddings import Embeddings, EmbeddingSources
-from distpert.histograms import Histograms
-from distpert.kernels import distances
-from distpert.trainable import check_embedded
+from distpert.baselines.shares import TrainingShares, check_training
+from distpert.embeddings.vectors import Embeddings, EmbeddingSources
+from distpert.histograms.histograms import Histograms
+from distpert.model.kernels import distances
+from distpert.training.checks import check_embedded
 
-# From next to no regularisation to next to no slope, for vectors of length one.
+# From next to no regularization to next to no slope, for vectors of length one.
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)
 N_COMPONENTS = 20
 LENGTH_SCALE_BOUNDS = (0.05, 20.0)  # in units of the median distance between training perturbations
@@ -35,8 +35,8 @@ class Ridge:
         W = \operatorname{argmin} \sum_q \lVert \delta_q - W \tilde e_q \rVert^2 + \lambda \lVert W \rVert^2
 
     with δ̄_c the average shift of training perturbations in context c, δ_q the shift of perturbation q less that
-    average, averaged over contexts and centred over training perturbations, and ẽ the embedding, for a pair the sum,
-    scaled to length one and centred over them. λ is the one, for all genes, with the least squared error when each
+    average, averaged over contexts and centered over training perturbations, and ẽ the embedding, for a pair the sum,
+    scaled to length one and centered over them. λ is the one, for all genes, with the least squared error when each
     training perturbation is left out in turn. Predicts means alone.
 
     Training perturbations without an embedding count in the average shift, not in the regression.
@@ -77,7 +77,7 @@ class Ridge:
 
         problem = _shifts_to_regress(histograms, embeddings)
         # The intercept is zero, but has to be left out and fitted anew with each perturbation: where there are more
-        # dimensions than perturbations, centred data would give away the one left out.
+        # dimensions than perturbations, centered data would give away the one left out.
         model = make_pipeline(Normalizer(), RidgeCV(alphas=list(self.penalties)))
         return problem.predictor(self.name, model.fit(problem.vectors, problem.shifts).predict)
 
@@ -90,7 +90,7 @@ class GaussianProcess:
         \hat\mu_{pc} = \mu^\text{ctrl}_c + \bar\delta_c + k_p^\top (K + \sigma^2 I)^{-1} \delta, \qquad
         k(e, e') = a \exp\!\big(-\tfrac{1}{2\ell^2} \lVert e - e' \rVert^2\big)
 
-    with δ as in `Ridge`. The kernel is the same for all genes; a, ℓ and σ² maximise the marginal likelihood of the
+    with δ as in `Ridge`. The kernel is the same for all genes; a, ℓ and σ² maximize the marginal likelihood of the
     leading principal components of δ (Rasmussen & Williams 2006, eqs. 2.25, 5.8), the others being mostly the sampling
     of cells. Predicts means alone.
 
@@ -143,7 +143,7 @@ class _Regression:
     vectors : ndarray, shape (perturbation, dims)
         Embeddings of the training perturbations that have one.
     shifts : ndarray, shape (perturbation, gene)
-        Their shifts of the mean, less the average of each context, averaged over contexts; centred.
+        Their shifts of the mean, less the average of each context, averaged over contexts; centered.
     average : ndarray, shape (context, gene)
         Mean of the controls, plus the average shift of all training perturbations.
     """

@@ -45,7 +45,7 @@ def renge() -> AnnData:
 
     Notes
     -----
-    The source publishes log1p of integers and calls them normalised; the UMI total of a cell over the
+    The source publishes log1p of integers and calls them normalized; the UMI total of a cell over the
     whole transcriptome is not part of it. The integers behave as depth-corrected counts: the totals over
     the 103 genes vary by 12 % between control cells, and the 20 most expressed genes are uncorrelated
     (mean correlation 0.005), where counts as sequenced vary by half and correlate at about 0.3. Another
@@ -53,7 +53,7 @@ def renge() -> AnnData:
     eighth of it). ``X`` is therefore the source's own matrix. Its values are log1p of small integers, so
     that a third of the bins of 15-bin histograms are empty by construction.
 
-    Licences: counts MIT (from the sdist of ``renge`` 0.0.5), Gene Ontology terms CC BY 4.0,
+    Licenses: counts MIT (from the sdist of ``renge`` 0.0.5), Gene Ontology terms CC BY 4.0,
     all-MiniLM-L6-v2 Apache-2.0. The texts are beside this module.
 
     References

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distpert.arguments import check_type
-from distpert.labels import listed
+from distpert._shared.arguments import check_type
+from distpert._shared.labels import listed
 from distpert.plots.selection import check_moment
 from distpert.plots.style import CONTROL, MOMENT_STYLES, OBSERVED, PREDICTED, axes_or_new
 
@@ -75,7 +75,7 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     Returns
     -------
     Axes
-        Bars; filled, the 95 % band of each by itself, with bars outside it in another colour and hatched; between two
+        Bars; filled, the 95 % band of each by itself, with bars outside it in another color and hatched; between two
         lines, the simultaneous band, and in the legend the p-value of a flat density. Flat: calibrated; ∪:
         over-confident; ∩: too wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside the filled
         band on average, while all are between the lines with probability 95 %. One perturbation has no bands.

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distpert.arguments import check_type
+from distpert._shared.arguments import check_type
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from distpert.fitted import Fit
+    from distpert.fitting.fitted import Fit
 
 
 def plot_loss(fit: Fit, *, ax: Axes | None = None) -> Axes:
@@ -57,7 +57,7 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
         perturbation left out.
     """
     _check_fit(fit)
-    share, weight = fit.parameters["explained_share"].to_numpy(), fit._factor_weight
+    share, weight = fit.parameters["explained_share"].to_numpy(), fit.factor_weight
     order = np.argsort(-weight, kind="stable")
     width = weight[order]
     ax = axes_or_new(ax)
@@ -79,6 +79,6 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
 
 def _check_fit(fit: Fit) -> None:
     """Refuse what is no fit, as its predictions are not."""
-    from distpert.fitted import Fit
+    from distpert.fitting.fitted import Fit
 
     check_type("fit", fit, Fit, made_by="distpert.fit(adata, embeddings)")

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distpert.datatree import observed_counts
-from distpert.moments import EXPRESSION
-from distpert.plots.selection import check_draws, control_histograms, group_name, one_group
+from distpert._shared.arguments import check_type
+from distpert._shared.symbols import check_known
+from distpert.histograms.moments import EXPRESSION
+from distpert.histograms.observed import observed_cells
+from distpert.plots.selection import control_histograms, group_name
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
-from distpert.symbols import check_known
+from distpert.predictions.base import HistogramPrediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-    from distpert.baselines.point import PointPrediction
-    from distpert.histograms import Histograms
-    from distpert.prediction import Prediction
-    from distpert.prior_prediction import PriorPrediction
+    from distpert.histograms.histograms import Histograms
 
 
 def plot_histogram(
-    prediction: Prediction | PriorPrediction | PointPrediction,
+    prediction: HistogramPrediction,
     perturbation: str,
     gene: str,
     *,
@@ -63,11 +62,14 @@ def plot_histogram(
     TypeError
         If the prediction has no histograms.
     """
-    check_draws(prediction)
+    check_type("prediction", prediction, HistogramPrediction, made_by="fit.predict(labels)")
     check_known(gene, prediction.genes, "genes")
-    one = one_group(prediction, perturbation, context)
+    one = prediction.select(perturbation, context)
     training = one.training
-    counts = None if observed is None else observed_counts(one, observed).sel(gene=gene).to_numpy().reshape(-1)
+    counts = None
+    if observed is not None:
+        cells = observed_cells(training, observed, one.perturbations, one.contexts)
+        counts = cells["counts"].sel(gene=gene).to_numpy().reshape(-1)
     n_cells = None if counts is None else int(counts.sum())
     interval = one.histogram_interval(ci_prob, n_cells=n_cells).sel(gene=gene)
     lower, upper = (interval.sel(statistic=name).to_numpy().reshape(-1) for name in ("lower", "upper"))

@@ -6,27 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distpert.arguments import check_type
-from distpert.conformal import is_mean_only
-from distpert.datatree import observed_counts
-from distpert.moments import MOMENTS, histogram_moments
-from distpert.plots.selection import check_moment, group_name, one_group
+from distpert._shared.arguments import check_type
+from distpert.histograms.moments import MOMENTS, histogram_moments
+from distpert.histograms.observed import observed_cells
+from distpert.plots.selection import check_moment, group_name
 from distpert.plots.style import CONTROL, MOMENT_LABELS, OBSERVED, PREDICTED, axes_or_new
-from distpert.predicted import Predicted
+from distpert.predictions.base import BasePrediction
+from distpert.predictions.point import MeanPrediction
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-    from distpert.baselines.point import PointPrediction
-    from distpert.conformal import ConformalPrediction
-    from distpert.histograms import Histograms
-    from distpert.prediction import Prediction
-    from distpert.prior_prediction import PriorPrediction
+    from distpert.histograms.histograms import Histograms
 
 
 def plot_moments(
-    prediction: Prediction | PriorPrediction | PointPrediction | ConformalPrediction,
+    prediction: BasePrediction,
     adata: AnnData | Histograms,
     perturbation: str,
     *,
@@ -58,7 +54,7 @@ def plot_moments(
     -------
     Axes
         Predictive median and interval of each gene against what was observed; where an interval misses it, in another
-        colour and shape. Genes with all cells in one bin have no skewness and kurtosis and are left out of these two;
+        color and shape. Genes with all cells in one bin have no skewness and kurtosis and are left out of these two;
         the legend says how many.
 
     Raises
@@ -68,14 +64,17 @@ def plot_moments(
     ValueError
         If there is no such moment, or no cells, or the method predicts means alone, without intervals.
     """
-    check_type("prediction", prediction, Predicted, made_by="fit.predict(labels)")
+    check_type("prediction", prediction, BasePrediction, made_by="fit.predict(labels)")
     check_moment(moment)
-    if is_mean_only(prediction):
-        raise ValueError("this method predicts means alone, without intervals to plot: conformalise gives it some")
-    one = one_group(prediction, perturbation, context)
-    counts = observed_counts(one, adata).to_numpy().reshape(len(one.genes), -1)
+    if isinstance(prediction, MeanPrediction):
+        raise ValueError(
+            "this method predicts means alone, without intervals to plot: distpert.conformalize gives it some"
+        )
+    one = prediction.select(perturbation, context)
+    cells = observed_cells(one.training, adata, one.perturbations, one.contexts)
+    counts = cells["counts"].to_numpy().reshape(len(one.genes), -1)
     n_cells = int(counts[0].sum())
-    moments = histogram_moments(counts / n_cells, one.training.centers.to_numpy())
+    moments = histogram_moments(counts / n_cells, one.centers)
     summary = one.summary(ci_prob, n_cells=n_cells)
     check_moment(moment, [str(name) for name in summary])
     shown = moments[1] > 0 if moment in MOMENTS[2:] else np.ones(len(one.genes), bool)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert.arguments import check_type
-from distpert.labels import canonical_label, listed
+from distpert._shared.arguments import check_type
+from distpert._shared.labels import canonical_label, listed
+from distpert._shared.symbols import check_known
+from distpert.evaluation.predictive_checks import posterior_p_value
 from distpert.plots.selection import group_name
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
-from distpert.predictive_checks import posterior_p_value
-from distpert.symbols import check_known
 
 if TYPE_CHECKING:
     import xarray as xr

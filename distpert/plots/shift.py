@@ -7,26 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distpert.arguments import check_count
-from distpert.moments import MOMENTS, histogram_moments
-from distpert.plots.selection import check_draws, check_moment, chosen_context, control_histograms
+from distpert._shared.arguments import check_count, check_type
+from distpert._shared.symbols import check_known
+from distpert.histograms.moments import MOMENTS, histogram_moments
+from distpert.plots.selection import check_moment, control_histograms
 from distpert.plots.style import MOMENT_LABELS, axes_or_new
-from distpert.symbols import check_known
+from distpert.predictions.base import MomentPrediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from distpert.baselines.point import PointPrediction
-    from distpert.prediction import Prediction
-    from distpert.prior_prediction import PriorPrediction
-
 
 def plot_shift(
-    prediction: Prediction | PriorPrediction | PointPrediction,
+    prediction: MomentPrediction,
     moment: str = "mean",
     *,
     genes: str | Sequence[str] | None = None,
-    num_genes: int = 30,
+    n_genes: int = 30,
     context: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -40,7 +37,7 @@ def plot_shift(
         ``"mean"``, ``"variance"``, ``"skewness"`` or ``"kurtosis"`` (excess).
     genes
         Which gene or genes, in the order wanted.
-    num_genes
+    n_genes
         Without ``genes``: how many, those with the largest shift under any of the perturbations, largest first.
     context
         Which of the contexts; may be left out if there is one.
@@ -50,7 +47,7 @@ def plot_shift(
     Returns
     -------
     Axes
-        Predicted median minus the moment of the control cells. Colours end where the largest absolute shift of nine
+        Predicted median minus the moment of the control cells. Colors end where the largest absolute shift of nine
         genes in ten does, so that a few large ones do not fade the others; the title names the context.
 
     Raises
@@ -62,15 +59,15 @@ def plot_shift(
     TypeError
         If the prediction is conformal: its intervals are of what so many cells show.
     """
-    check_draws(prediction)
+    check_type("prediction", prediction, MomentPrediction, made_by="fit.predict(labels)")
     check_moment(moment)
-    context = chosen_context(prediction, context)
+    context = prediction.one_context(context)
     if genes is not None:
         genes = [genes] if isinstance(genes, str) else list(genes)
     for gene in genes or ():
         check_known(gene, prediction.genes, "genes")
     if genes is None:
-        num_genes = check_count("num_genes", num_genes)
+        n_genes = check_count("n_genes", n_genes)
     elif not genes:
         raise ValueError("give at least one gene to plot")
     summary = prediction.summary()
@@ -82,7 +79,7 @@ def plot_shift(
     of_control = histogram_moments(control_histograms(training, context), training.centers.to_numpy())
     shift = median.transpose("perturbation", "gene") - of_control[MOMENTS.index(moment)]
     if genes is None:
-        largest = np.argsort(-np.abs(shift.to_numpy()).max(axis=0), kind="stable")[:num_genes]
+        largest = np.argsort(-np.abs(shift.to_numpy()).max(axis=0), kind="stable")[:n_genes]
         genes = [prediction.genes[gene] for gene in largest]
     values = shift.sel(gene=genes).to_numpy()
     largest = np.abs(values).max(axis=0)

@@ -1,15 +1,15 @@
-"""Colours, labels and Axes that all plots share."""
+"""Colors, labels and Axes that all plots share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distpert.moments import EXPRESSION
+from distpert.histograms.moments import EXPRESSION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Distinguishable without colour vision (Okabe & Ito 2008), and by line and mark.
+# Distinguishable without color vision (Okabe & Ito 2008), and by line and mark.
 CONTROL, PREDICTED, OBSERVED = "#555555", "#0072B2", "#D55E00"
 MOMENT_STYLES = {
     "mean": ("#0072B2", "o"),

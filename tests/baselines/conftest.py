@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import distpert
-from distpert.embeddings import Embeddings, as_embeddings
+from distpert.embeddings.vectors import Embeddings, as_embeddings
 
 GENES = ("A", "B", "X", "Y")
 GROUPS = {

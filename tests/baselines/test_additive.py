@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distpert.baselines import Additive, PooledHistogram
 from distpert.baselines.additive import signal_share
-from distpert.design import base_histograms
+from distpert.model.design import base_histograms
 
 DAYS = ("d1", "d2", "d3")
 CELLS = {"A": {"d1": 12, "d2": 20, "d3": 32}, "B": {"d1": 15, "d2": 15, "d3": 15}, "C": {"d1": 9, "d2": 11, "d3": 20}}
@@ -18,7 +18,7 @@ SINGLES = ("A", "B", "C")
 LABELS = ["A", "A+B", "B+C", "A+E", "F", "E+F", "A+B+C"]
 
 
-def normalise(array):
+def normalize(array):
     return array / array.sum(axis=-1, keepdims=True)
 
 
@@ -58,7 +58,7 @@ def test_probabilities(tiny, shrink, prior_cells):
             genes = label.split("+")
             total = tiny.shares("control", day) + sum(brute_shift(tiny, gene, day, shrink) for gene in genes)
             fewest = min(CELLS[gene][day] if gene in SINGLES else 67 for gene in genes)
-            expected = (fewest * normalise(np.clip(total, 0, None)) + weight * pooled[c]) / (fewest + weight)
+            expected = (fewest * normalize(np.clip(total, 0, None)) + weight * pooled[c]) / (fewest + weight)
             np.testing.assert_allclose(prediction.probs[p, c], expected, rtol=1e-10, err_msg=f"{label} {day}")
 
 
@@ -66,10 +66,10 @@ def test_without_contexts(tiny_all):
     fitted = Additive(shrink=False, prior_cells=1e-9).fit(tiny_all.histograms, tiny_all.embeddings)
     pair = fitted.predict("A+B").probs[0, 0]
     total = tiny_all.shares("A") + tiny_all.shares("B") - tiny_all.shares("control")
-    np.testing.assert_allclose(pair, normalise(np.clip(total, 0, None)), atol=1e-8)
+    np.testing.assert_allclose(pair, normalize(np.clip(total, 0, None)), atol=1e-8)
     np.testing.assert_allclose(fitted.predict("C").probs[0, 0], tiny_all.shares("C"), atol=1e-8)
     mean = np.mean([tiny_all.shares(single) - tiny_all.shares("control") for single in SINGLES], axis=0)
-    twice = normalise(np.clip(tiny_all.shares("control") + 2 * mean, 0, None))
+    twice = normalize(np.clip(tiny_all.shares("control") + 2 * mean, 0, None))
     np.testing.assert_allclose(fitted.predict("E+F").probs[0, 0], twice, atol=1e-8)
 
 
@@ -100,7 +100,7 @@ def test_logits(tiny, prior_cells):
     for p, label in enumerate(LABELS):
         for c, day in enumerate(DAYS):
             ratios = [np.exp(shift(gene, day)) for gene in label.split("+")]
-            expected = normalise(reduce(np.multiply, ratios, control[c]))
+            expected = normalize(reduce(np.multiply, ratios, control[c]))
             np.testing.assert_allclose(prediction.probs[p, c], expected, rtol=1e-10, err_msg=f"{label} {day}")
 
 

@@ -14,12 +14,12 @@ from scipy.stats import wasserstein_distance
 import distpert
 from distpert import scores
 from distpert.baselines import HistogramNetwork, MeanNetwork, PooledHistogram, TruncatedGaussian
-from distpert.baselines.network import HistogramHead, MeanHead
-from distpert.baselines.network_predictor import pooled_logits
-from distpert.baselines.network_training import Groups, Setting, apply_layers, batches, initial_layers, train
-from distpert.baselines.network_tuning import mean_curve, n_folds_for, search, validation_folds
-from distpert.baselines.training import TrainingShares
-from distpert.embeddings import as_embeddings
+from distpert.baselines.networks.histogram_network import HistogramHead, MeanHead
+from distpert.baselines.networks.predictor import pooled_logits
+from distpert.baselines.networks.training import Groups, Setting, apply_layers, batches, initial_layers, train
+from distpert.baselines.networks.tuning import mean_curve, n_folds_for, search, validation_folds
+from distpert.baselines.shares import TrainingShares
+from distpert.embeddings.vectors import as_embeddings
 
 SMALL = {"hidden": ((8,),), "learning_rates": (3e-3,), "dropouts": (0.1,), "decays": (0.01,), "max_epochs": 4}
 
@@ -191,7 +191,7 @@ def test_nothing_is_known_of_validation_perturbations(two_days, baseline, monkey
         seen.append([np.asarray(leaf) for leaf in jax.tree.leaves(head_without(np.array([1, 4])))])
         raise InterruptedError
 
-    monkeypatch.setattr("distpert.baselines.network_predictor.tune", tune)
+    monkeypatch.setattr("distpert.baselines.networks.predictor.tune", tune)
     for counted in (histograms, without_cells_of(histograms, ["B", "E"])):
         with pytest.raises(InterruptedError):
             baseline.fit(counted, embeddings)

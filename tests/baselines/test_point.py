@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from distpert.baselines.point import PointPrediction
-from distpert.moments import MOMENTS, histogram_moments
+from distpert.predictions.point import PointPrediction
+from distpert.histograms.moments import MOMENTS, histogram_moments
 
 LABELS = ("A", "C+D", "E")
 

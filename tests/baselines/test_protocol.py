@@ -10,7 +10,7 @@ import pytest
 from distpert import baselines
 from distpert.baselines import BASELINES
 from distpert.baselines.protocol import Baseline, Predictor
-from distpert.histograms import Histograms
+from distpert.histograms.histograms import Histograms
 
 OWN = ("control", "pooled", "additive", "pooled_mean", "ridge", "gaussian_process")
 

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 import distpert
 from distpert.baselines import GaussianProcess, PooledMean, Ridge
 from distpert.baselines.regression import PENALTIES, _choose_kernel, _leading_components
-from distpert.embeddings import as_embeddings
+from distpert.embeddings.vectors import as_embeddings
 
 DAYS = ("d1", "d2", "d3")
 TRAINING = ("A", "A+B", "B", "C", "C+D")
@@ -38,21 +38,21 @@ def test_ridge(tiny, tiny_all, with_days):
         raw = screen.embeddings.of(labels).astype(float)
         return raw / np.sqrt((raw**2).sum(axis=1, keepdims=True))
 
-    centre = unit(TRAINING).mean(axis=0)
-    vectors = unit(TRAINING) - centre
+    center = unit(TRAINING).mean(axis=0)
+    vectors = unit(TRAINING) - center
 
     def left_out_error(penalty):
         errors = []
         for i in range(len(TRAINING)):
             kept = np.arange(len(TRAINING)) != i
-            centre, average = vectors[kept].mean(axis=0), shifts[kept].mean(axis=0)
-            slope = brute_ridge(vectors[kept] - centre, shifts[kept] - average, penalty)
-            errors.append(shifts[i] - average - (vectors[i] - centre) @ slope)
+            center, average = vectors[kept].mean(axis=0), shifts[kept].mean(axis=0)
+            slope = brute_ridge(vectors[kept] - center, shifts[kept] - average, penalty)
+            errors.append(shifts[i] - average - (vectors[i] - center) @ slope)
         return np.mean(np.square(errors))
 
     weights = brute_ridge(vectors, shifts, min(PENALTIES, key=left_out_error))
     prediction = Ridge().fit(screen.histograms, screen.embeddings).predict(LABELS)
-    asked = unit(["A", "F", "B+E", "D"]) - centre
+    asked = unit(["A", "F", "B+E", "D"]) - center
     expected = (control + average)[None] + (asked @ weights)[:, None]
     np.testing.assert_allclose(prediction.means, expected, rtol=1e-8)
     assert prediction.probs is None
@@ -128,9 +128,9 @@ def screen_of(function, n_dims, seed=0):
     embeddings = as_embeddings(dict(zip(labels, rng.normal(size=(50, n_dims)), strict=True)))
     means = 6 + function(embeddings.of(labels).astype(float), rng.normal(size=(n_dims, 8)))
     obs = np.repeat(["control", *labels], 60)
-    centre = np.repeat(np.concatenate([np.full((1, 8), 6.0), means]), 60, axis=0)
+    center = np.repeat(np.concatenate([np.full((1, 8), 6.0), means]), 60, axis=0)
     adata = anndata.AnnData(
-        np.abs(rng.normal(centre, 0.7)).astype(np.float32),
+        np.abs(rng.normal(center, 0.7)).astype(np.float32),
         obs=pd.DataFrame({"perturbation": obs}, index=[f"cell{i}" for i in range(len(obs))]),
         var=pd.DataFrame(index=[f"G{i}" for i in range(8)]),
     )

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distpert.baselines.training import TrainingShares, add_shift, check_training, smooth, stand_in
-from distpert.histograms import Histograms
+from distpert.baselines.shares import TrainingShares, add_shift, check_training, smooth, stand_in
+from distpert.histograms.histograms import Histograms
 
 DAYS = ("d1", "d2", "d3")
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import truncnorm
 
 from distpert.baselines import TruncatedGaussian
-from distpert.baselines.truncated_gaussian import bin_probs, fit_parameters
+from distpert.baselines.networks.truncated_gaussian import bin_probs, fit_parameters
 
 
 def bins_of(location, scale, n_bins):

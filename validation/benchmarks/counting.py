@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix, random_array
 
 from distpert import count_histograms
-from distpert.counting import bin_edges, count_bins, gene_ranges
+from distpert.histograms.binning import bin_edges, count_bins, gene_ranges
 
 N_BINS = 15
 

@@ -2,7 +2,7 @@
 
     python validation/benchmarks/fitting.py --perturbations 256 --genes 1000 --devices cpu cuda
 
-Times the optimisation with and without its compilation, and the prediction of a ninth of the perturbations, on a
+Times the optimization with and without its compilation, and the prediction of a ninth of the perturbations, on a
 simulated screen, in a process of its own for each device. Without ``--devices``, JAX chooses. Where there are several,
 their predictions are compared: rounding differs and minibatches amplify it, so the yardstick is how much another seed
 changes the same prediction, and how far either is from the true distributions.

@@ -45,8 +45,8 @@ def train(arguments: argparse.Namespace) -> dict[str, str | float]:
     from screens import open_screen
 
     import distpert
-    from distpert.cross_validation_models import name_models
-    from distpert.embeddings import as_embeddings
+    from distpert.cross_validation.models import name_models
+    from distpert.embeddings.vectors import as_embeddings
 
     adata, keys = open_screen(arguments.data)
     embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))

@@ -20,7 +20,7 @@ import pandas as pd
 class Fold:
     """One fold as the peers take it, and a clock that starts once it is read.
 
-    ``cells`` are the control and the training perturbations, labelled as the field does in ``obs["condition"]``:
+    ``cells`` are the control and the training perturbations, labeled as the field does in ``obs["condition"]``:
     ``ctrl``, ``A+ctrl``, ``A+B``. ``held_out`` are the labels to predict, ``A`` or ``A+B``.
     """
 
@@ -66,7 +66,7 @@ class Fold:
 def parser(description: str) -> argparse.ArgumentParser:
     """Take the arguments that all peers have; a peer adds its own."""
     result = argparse.ArgumentParser(description=description)
-    result.add_argument("--data", required=True, help="h5ad with log-normalised X and obs['perturbation']")
+    result.add_argument("--data", required=True, help="h5ad with log-normalized X and obs['perturbation']")
     result.add_argument("--embeddings", required=True, help="npz with symbols and emb")
     result.add_argument("--splits", required=True, help="json as distpert.Splits.to_json writes it")
     result.add_argument("--fold", type=int, default=0)

@@ -3,7 +3,7 @@
 python validation/peers/run_genepert.py --data k562.h5ad --embeddings e.npz --splits splits.json --fold 0 --out genepert
 
 GenePert is no package. As in its paper, the input is the embedding scaled to length one (for a combination, the sum of
-its genes' embeddings so scaled), the output is the mean log-normalised expression, and the penalty is 0.1, 1 or 10.
+its genes' embeddings so scaled), the output is the mean log-normalized expression, and the penalty is 0.1, 1 or 10.
 Here 5-fold cross-validation over training perturbations chooses the penalty, and the control is no training row.
 """
 

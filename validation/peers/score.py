@@ -19,18 +19,18 @@ import pandas as pd
 
 import distpert
 from distpert.baselines import BASELINES, PointPrediction
-from distpert.embeddings import as_embeddings
-from distpert.labels import canonical_label
-from distpert.scoring import score
-from distpert.splits import Splits
+from distpert.embeddings.vectors import as_embeddings
+from distpert._shared.labels import canonical_label
+from distpert.evaluation.scoring import score
+from distpert.cross_validation.splits import Splits
 
 SCORES = ("nll", "cramer", "wasserstein", "rmae_mean", "rmae_variance", "rmae_skewness", "rmae_kurtosis")
-SCORES += ("pearson_shift", "pearson_shift_centred")
+SCORES += ("pearson_shift", "pearson_shift_centered")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="h5ad with log-normalised X and obs['perturbation']")
+    parser.add_argument("--data", required=True, help="h5ad with log-normalized X and obs['perturbation']")
     parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
     parser.add_argument("--splits", required=True, type=Path)
     parser.add_argument("--baselines", nargs="*", default=["control", "pooled", "ridge"], choices=list(BASELINES))

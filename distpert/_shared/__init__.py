@@ -1,0 +1,1 @@
+"""Labels, symbols, arguments and files: what every room uses."""

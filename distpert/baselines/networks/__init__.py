@@ -1,0 +1,1 @@
+"""Networks that predict from embeddings, with their tuning."""

@@ -1,0 +1,179 @@
+"""Who is held out in each fold of a cross-validation over perturbations."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from distpert._shared.arguments import check_count, check_seed
+from distpert._shared.labels import CONTROL_LABELS, canonical_label, canonical_labels, genes_of, listed
+
+UNSEEN_SINGLE = "unseen_single"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one fold holds out.
+
+    Attributes
+    ----------
+    genes
+        Genes that no training label has.
+    held_out
+        Category of each label held out: ``unseen_single``, or ``combo_seen0``, ``combo_seen1``, ``combo_seen2`` by how
+        many genes of a combination occur in training labels.
+    """
+
+    genes: tuple[str, ...]
+    held_out: Mapping[str, str]
+
+    def trains_on(self, label: str) -> bool:
+        """Whether a label may be in training: it is not held out, and none of its genes is."""
+        label = canonical_label(label, CONTROL_LABELS[0])  # B+A is held out where A+B is
+        return label not in self.held_out and not set(genes_of(label)).intersection(self.genes)
+
+
+@dataclass(frozen=True, repr=False)
+class Splits:
+    """The folds of a cross-validation; `split_perturbations` makes them.
+
+    Attributes
+    ----------
+    folds
+        What each fold holds out.
+    seed
+        Of the random folds.
+    """
+
+    folds: tuple[Fold, ...]
+    seed: int
+
+    def __repr__(self) -> str:
+        categories = self.categories
+        n_labels = len({label for fold in self.folds for label in fold.held_out})
+        rows = [("fold", *categories)]
+        for i, fold in enumerate(self.folds):
+            count = Counter(fold.held_out.values())
+            rows.append((str(i), *(str(count[category]) for category in categories)))
+        lines = ["".join(f"{entry:>15}" for entry in row).removeprefix(" " * 9) for row in rows]
+        return "\n".join([f"Splits: {len(self.folds)} folds of {n_labels:,} perturbations, seed {self.seed}", *lines])
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Categories that occur, singles first."""
+        return tuple(sorted({c for fold in self.folds for c in fold.held_out.values()}, key=lambda c: (c[0] != "u", c)))
+
+    def to_json(self) -> str:
+        """Write as text, which `from_json` reads back."""
+        folds = [{"genes": fold.genes, "held_out": dict(fold.held_out)} for fold in self.folds]
+        return json.dumps({"seed": self.seed, "folds": folds}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Splits:
+        """Read what `to_json` wrote.
+
+        Parameters
+        ----------
+        text
+            The text.
+
+        Returns
+        -------
+        Splits
+
+        Raises
+        ------
+        ValueError
+            If the text holds no splits.
+        """
+        try:
+            facts = json.loads(text)
+            folds = tuple(Fold(tuple(fold["genes"]), dict(fold["held_out"])) for fold in facts["folds"])
+            return cls(folds, facts["seed"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError("this text holds no splits: give what Splits.to_json wrote") from error
+
+
+def split_perturbations(
+    labels: Iterable[str],
+    n_folds: int = 9,
+    *,
+    control: str = "control",
+    seed: int = 0,
+    training_only: Iterable[str] = (),
+) -> Splits:
+    """Split perturbations into folds, each held out once as something the model has not seen.
+
+    The genes of all labels are split at random into folds of equal size. A fold holds out every label that has one of
+    its genes, single or combination, so that none of these genes occurs in its training labels. It also holds out one
+    part of a second, independent partition of the combinations, which gives combinations of genes that are all seen.
+    A combination is therefore held out in several folds, with a category in each, named as GEARS names them [1]_.
+
+    Parameters
+    ----------
+    labels
+        Labels ``A``, ``A+B`` as the data have them, once or more often: ``B+A`` is ``A+B`` and ``A+ctrl`` is ``A``.
+        Those of control cells are left out.
+    n_folds
+        Number of folds, at least 2. As many folds as there are genes leave one gene out at a time.
+    control
+        Label of the control cells. The usual three (``control``, ``ctrl``, ``non-targeting``) are known.
+    seed
+        The same seed gives the same folds.
+    training_only
+        Further labels that are never held out. A fold trains on those that have none of its genes.
+
+    Returns
+    -------
+    Splits
+
+    Raises
+    ------
+    TypeError
+        If a label is no string.
+    ValueError
+        If there are fewer than 2 folds, fewer labels or genes than folds, or a fold would leave nothing to train on.
+
+    References
+    ----------
+    .. [1] Roohani, Huang & Leskovec 2024, Nature Biotechnology 42, 927 (GEARS).
+    """
+    labels, training_only = (_perturbations(given, control) for given in (labels, training_only))
+    genes = sorted({gene for label in labels for gene in genes_of(label)})
+    combinations = [label for label in labels if _is_combination(label)]
+    n_folds, seed = check_count("n_folds", n_folds, 2), check_seed(seed)
+    fewest, what = min((len(labels), "perturbations"), (len(genes), "perturbed genes"))
+    if fewest < n_folds:
+        raise ValueError(f"{fewest} {what} cannot be split into {n_folds} folds: {listed(labels)}. Lower n_folds")
+    rng = np.random.default_rng(seed)
+    gene_parts = np.array_split(rng.permutation(genes), n_folds)
+    combination_parts = np.array_split(rng.permutation(np.array(combinations, dtype=str)), n_folds)
+    folds = []
+    for i, (held_genes, held_combinations) in enumerate(zip(gene_parts, combination_parts, strict=True)):
+        hidden, also = set(held_genes.tolist()), set(held_combinations.tolist())
+        held_out = [label for label in labels if label in also or hidden.intersection(genes_of(label))]
+        training = set(labels).difference(held_out)
+        training.update(label for label in training_only if not hidden.intersection(genes_of(label)))
+        if not training:
+            raise ValueError(f"fold {i} would leave nothing to train on, as all perturbations share genes: more folds")
+        seen = {gene for label in training for gene in genes_of(label)}
+        folds.append(Fold(tuple(sorted(hidden)), {label: _category(label, seen) for label in held_out}))
+    return Splits(tuple(folds), seed)
+
+
+def _perturbations(labels: Iterable[str], control: str) -> list[str]:
+    """Sort out what is perturbed: each label once, in its canonical form, without controls."""
+    given = [labels] if isinstance(labels, str) else labels
+    return sorted(set(canonical_labels(given, control)) - {control, *CONTROL_LABELS})
+
+
+def _is_combination(label: str) -> bool:
+    return len(set(genes_of(label))) > 1
+
+
+def _category(label: str, seen: set[str]) -> str:
+    return f"combo_seen{len(seen.intersection(genes_of(label)))}" if _is_combination(label) else UNSEEN_SINGLE

@@ -1,0 +1,179 @@
+"""A small screen with known truth, drawn from the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distpert._shared.arguments import check_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Simulation:
+    """A simulated screen; `simulate` makes it.
+
+    Attributes
+    ----------
+    adata : AnnData
+        Cells × genes; ``obs`` has ``perturbation`` and, if there are several, ``context``. ``X`` holds bin centers.
+    embeddings : DataFrame
+        Of the perturbed genes, and of ``n_unseen`` more that have no cells.
+    truth : Dataset
+        ``histogram`` (perturbation, context, gene, bin), the distributions that cells were drawn from, of all
+        perturbations, those without cells too; ``response`` (perturbation, factor); ``center`` (gene, bin).
+    """
+
+    adata: AnnData
+    embeddings: pd.DataFrame
+    truth: xr.Dataset
+
+    def __repr__(self) -> str:
+        sizes = self.truth.sizes
+        unseen = sizes["perturbation"] - (self.adata.obs["perturbation"].nunique() - 1)
+        return (
+            f"Simulation: {self.adata.n_obs:,} cells, {sizes['perturbation']} perturbations ({unseen} of them without "
+            f"cells) × {sizes['gene']} genes, {sizes['context']} context{'s'[: sizes['context'] > 1]}"
+        )
+
+
+def simulate(
+    *,
+    n_perturbations: int = 30,
+    n_unseen: int = 0,
+    n_genes: int = 40,
+    n_cells: int = 150,
+    n_controls: int = 1000,
+    n_contexts: int = 1,
+    n_factors: int = 3,
+    n_bins: int = 15,
+    embedding_dim: int = 2,
+    explained_share: float = 0.9,
+    concentration: float = 300.0,
+    common: float = 0.3,
+    context_shift: float = 0.1,
+    loading: float = 0.3,
+    loading_smoothness: float = 0.0,
+    on_target: float = -2.0,
+    seed: int = 0,
+) -> Simulation:
+    """Draw a screen from the generative model that `fit` fits, by default with rougher loadings than it expects.
+
+    Parameters
+    ----------
+    n_perturbations, n_unseen
+        Perturbations with cells, and further ones with an embedding and a true distribution only.
+    n_genes, n_bins
+        Measured genes, of which the first are the perturbed ones, and bins of each.
+    n_cells, n_controls
+        Cells of each perturbation and of the controls, in each context.
+    n_contexts
+        Contexts, each with control histograms of its own.
+    n_factors, embedding_dim
+        Dimensions of the latent response and of the embeddings.
+    explained_share
+        Share of the response's variance that the embedding tells.
+    concentration
+        κ: the larger, the less histograms vary beyond their response.
+    common, context_shift, loading
+        Size of the steps from bin to bin, in logits, of the shift that all perturbations share, of what a context adds
+        to it, and of the loadings.
+    loading_smoothness
+        Correlation of each step of the loadings with the next.
+    on_target
+        Tilt of a perturbed gene's own histogram; negative lowers it.
+    seed
+        The same seed gives the same screen.
+
+    Returns
+    -------
+    Simulation
+    """
+    import jax
+    import numpyro
+    import pandas as pd
+    import xarray as xr
+    from anndata import AnnData
+
+    from distpert.model.design import on_target_tilts, target_indices
+    from distpert.model.generative import Batch, Design, model
+    from distpert.model.kernels import Kernel
+    from distpert.model.priors import Priors
+
+    rng = np.random.default_rng(check_seed(seed))
+    genes = [f"GENE{i}" for i in range(max(n_genes, n_perturbations + n_unseen))]
+    perturbed = genes[: n_perturbations + n_unseen]
+    genes = genes[:n_genes]
+    vectors = rng.normal(size=(len(perturbed), embedding_dim))
+    eigenvalues, eigenvectors = np.linalg.eigh(Kernel(3.0 * np.sqrt(embedding_dim))(vectors, vectors))
+
+    # Control histograms: some cells at zero, the others around a level of expression.
+    bins = np.arange(n_bins) / (n_bins - 1)
+    level = rng.uniform(0.1, 0.6, (n_contexts, n_genes, 1))
+    bump = np.exp(-0.5 * ((bins - level) / 0.2) ** 2) + 1e-3
+    zeros = rng.uniform(0.05, 0.6, (1, n_genes, 1))
+    control = (1 - zeros) * bump / bump.sum(axis=-1, keepdims=True) + zeros * (bins == 0)
+    design = Design(
+        log_control=np.log(control).astype(np.float32),
+        eigenvalues=eigenvalues.astype(np.float32),
+        eigenvectors=eigenvectors.astype(np.float32),
+        tilts=on_target_tilts(control).astype(np.float32),
+        targets=target_indices(perturbed, genes),
+    )
+
+    n_groups = len(perturbed) * n_contexts
+    groups = Batch(
+        None,
+        np.full(n_groups, n_cells),
+        np.repeat(np.arange(len(perturbed)), n_contexts),
+        np.tile(np.arange(n_contexts), len(perturbed)),
+    )
+    known = {
+        "explained_share": np.full(n_factors, explained_share, np.float32),
+        "log_concentration": np.full(n_genes, np.log(concentration), np.float32),
+        "tilt_mean": np.array([on_target, 0], np.float32),
+        "tilt_scale": np.array([0.3, 0.1], np.float32),
+    }
+    story = numpyro.handlers.seed(numpyro.handlers.substitute(model, known), jax.random.key(seed))
+    priors = Priors(common=common, context=context_shift, loading=loading, loading_smoothness=loading_smoothness)
+    drawn = numpyro.handlers.trace(story).get_trace(design, groups, n_groups, n_factors, priors)
+    expected = np.asarray(jax.nn.softmax(drawn["counts"]["fn"].base_dist.logits, axis=-1), np.float64)
+    shape = (len(perturbed), n_contexts, n_genes, n_bins)
+    gammas = rng.standard_gamma(np.maximum(concentration * expected, 1e-6)).reshape(shape)
+    histogram = gammas / gammas.sum(axis=-1, keepdims=True)
+
+    centers = bins * rng.uniform(2, 5, (n_genes, 1))
+    contexts = [f"context{c}" for c in range(n_contexts)]
+    values, labels, where = [], [], []
+    for c, context in enumerate(contexts):
+        for label, truth, n in [
+            ("control", control[c], n_controls),
+            *((label, histogram[p, c], n_cells) for p, label in enumerate(perturbed[:n_perturbations])),
+        ]:
+            drawn_bin = (rng.random((n, n_genes, 1)) > truth.cumsum(axis=-1)[:, :-1]).sum(axis=-1)
+            values.append(np.take_along_axis(centers.T, drawn_bin, axis=0))
+            if label == "control":  # span the range of each gene, so that counted bins are those of the truth
+                values[-1][:2] = centers.T[[0, -1]]
+            labels += [label] * n
+            where += [context] * n
+    obs = pd.DataFrame({"perturbation": pd.Categorical(labels)}, index=[f"cell{i}" for i in range(len(labels))])
+    if n_contexts > 1:
+        obs["context"] = pd.Categorical(where)
+    return Simulation(
+        adata=AnnData(np.concatenate(values).astype(np.float32), obs=obs, var=pd.DataFrame(index=genes)),
+        embeddings=pd.DataFrame(vectors, index=pd.Index(perturbed, name="gene")),
+        truth=xr.Dataset(
+            {
+                "histogram": (("perturbation", "context", "gene", "bin"), histogram),
+                "response": (("perturbation", "factor"), np.asarray(drawn["response"]["value"]).T),
+                "center": (("gene", "bin"), centers),
+            },
+            coords={"perturbation": perturbed, "context": contexts, "gene": genes},
+        ),
+    )

@@ -1,0 +1,7 @@
+"""Gene embeddings: read, checked, standardized, and summed for combinations of genes."""
+
+from distpert.embeddings.files import read_embeddings
+from distpert.embeddings.text import embed_text
+from distpert.embeddings.vectors import Embeddings, EmbeddingSources, as_embeddings, standardize
+
+__all__ = ["EmbeddingSources", "Embeddings", "as_embeddings", "embed_text", "read_embeddings", "standardize"]

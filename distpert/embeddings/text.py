@@ -1,0 +1,135 @@
+"""Gene embeddings from descriptions in words, by a sentence encoder that the user brings."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from distpert._shared.arguments import check_count
+from distpert._shared.labels import listed
+from distpert.embeddings.tables import frame_from_vectors, validate_embeddings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TextEncoder", "embed_text"]
+
+
+class TextEncoder(Protocol):
+    """Anything that turns texts into vectors; a ``SentenceTransformer`` is one."""
+
+    def encode(self, sentences: list[str], /) -> Any:
+        """Give the vectors of some texts, array_like (texts, dims); each depends on its own text alone."""
+
+
+def embed_text(
+    descriptions: Mapping[str, str] | pd.Series | pd.DataFrame,
+    encoder: TextEncoder | str | os.PathLike[str],
+    *,
+    batch_size: int = 256,
+    progress_bar: bool = True,
+) -> pd.DataFrame:
+    """Embed descriptions of genes.
+
+    Parameters
+    ----------
+    descriptions
+        Text of each gene symbol: a dict, a Series with symbols as its index, or a DataFrame of one such column.
+    encoder
+        An object with ``encode(list of texts)`` that gives one vector a text, such as a ``SentenceTransformer``; or
+        the name or folder of a model for ``sentence_transformers.SentenceTransformer``, which downloads a name from
+        the Hugging Face Hub on first use. Most encoders cut long texts in silence; see their ``max_seq_length``.
+    batch_size
+        Texts given to the encoder at a time.
+    progress_bar
+        Whether to show progress when it takes longer than two seconds.
+
+    Returns
+    -------
+    DataFrame, shape (genes, dims)
+        float32, index named "gene", in the order given; an embedding source for `fit`.
+
+    Raises
+    ------
+    ImportError
+        If `encoder` names a model and sentence-transformers is not installed.
+    TypeError
+        If `descriptions` or `encoder` is something else.
+    ValueError
+        If texts are missing, empty or the same for several genes, symbols are duplicated, or the encoder does not give
+        one vector of finite numbers a text. Names the genes.
+
+    Examples
+    --------
+    >>> texts = {"SOX2": "SRY-box transcription factor 2 ...", "MYC": "MYC proto-oncogene ..."}
+    >>> distpert.embed_text(texts, "sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
+    """
+    from tqdm.auto import tqdm
+
+    batch_size = check_count("batch_size", batch_size)
+    genes, texts = _checked(descriptions)
+    model = _encoder(encoder)
+    vectors: list[Any] = []
+    with tqdm(total=len(texts), desc="encoding", unit="text", delay=2, disable=not progress_bar) as bar:
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            found = np.asarray(model.encode(batch))
+            if found.ndim != 2 or len(found) != len(batch):
+                raise ValueError(
+                    f"the encoder gave an array of shape {found.shape} for {len(batch)} texts, not one vector a text"
+                )
+            vectors.extend(found)
+            bar.update(len(batch))
+    return validate_embeddings(frame_from_vectors(genes, vectors, "text embeddings"), "text embeddings")
+
+
+def _checked(descriptions: Any) -> tuple[list[str], list[str]]:
+    """Symbols and their texts, all there and all different."""
+    import pandas as pd
+
+    if isinstance(descriptions, pd.DataFrame) and descriptions.shape[1] == 1:
+        descriptions = descriptions.iloc[:, 0]
+    if not isinstance(descriptions, Mapping | pd.Series):
+        columns = isinstance(descriptions, pd.DataFrame)
+        found = f"a DataFrame of {descriptions.shape[1]} columns" if columns else type(descriptions).__name__
+        raise TypeError(
+            f"descriptions must be a dict or a Series, symbol -> text, or one column of a table, not {found}"
+        )
+    pairs = list(descriptions.items())
+    if not pairs:
+        raise ValueError("descriptions: no gene has a text")
+    genes = [gene for gene, _ in pairs]
+    if unnamed := [gene for gene in genes if not isinstance(gene, str) or not gene]:
+        raise ValueError(f"descriptions: the index must hold gene symbols, but has {listed(map(repr, unnamed))}")
+    if repeated := [gene for gene, times in Counter(genes).items() if times > 1]:
+        raise ValueError(f"descriptions: duplicated gene symbols: {listed(repeated)}; keep one text a gene")
+    if lacking := [gene for gene, text in pairs if not isinstance(text, str) or not text.strip()]:
+        raise ValueError(f"descriptions: no text for {listed(lacking)}; describe these genes, or leave them out")
+    genes_of: dict[str, list[str]] = {}
+    for gene, text in pairs:
+        genes_of.setdefault(text.strip(), []).append(gene)
+    if alike := [" = ".join(same) for same in genes_of.values() if len(same) > 1]:
+        raise ValueError(f"descriptions: the same text, so that nothing tells these genes apart: {listed(alike)}")
+    return genes, [text.strip() for _, text in pairs]
+
+
+def _encoder(encoder: Any) -> TextEncoder:
+    """Load a model by its name; an object is taken as it is."""
+    if isinstance(encoder, str | os.PathLike):
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ImportError(
+                f"to load the model {os.fspath(encoder)!r}, install sentence-transformers (pip install "
+                "sentence-transformers; it is the extra 'text' of distpert), or pass an object with .encode(texts)"
+            ) from error
+        return SentenceTransformer(os.fspath(encoder))
+    if not callable(getattr(encoder, "encode", None)) or isinstance(encoder, type):
+        raise TypeError(
+            f"encoder must be an object with .encode(texts), or the name or folder of a model, not {encoder!r}"
+        )
+    return encoder

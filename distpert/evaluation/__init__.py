@@ -1,0 +1,1 @@
+"""Predictions against cells: scores, calibration and predictive checks."""

@@ -1,0 +1,1 @@
+"""From cells and embeddings to a fitted model."""

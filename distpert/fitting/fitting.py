@@ -1,0 +1,224 @@
+"""The way in: `fit` a screen."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distpert._shared.arguments import check_count, check_seed, check_type
+from distpert._shared.labels import genes_of, listed
+from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert.fitting.fitted import Fit
+from distpert.fitting.prepare import label_parameters, prepare
+from distpert.histograms.counting import count_screen
+from distpert.histograms.histograms import Histograms
+from distpert.histograms.keys import ScreenKeys
+from distpert.histograms.screen import read_screen
+from distpert.model.inference import optimize
+from distpert.model.optimization import Optimization
+from distpert.model.priors import Priors
+from distpert.training.checks import check_controls, check_embedded
+from distpert.training.groups import TrainingGroups
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from distpert.embeddings.vectors import EmbeddingSources
+
+FEW_CELLS = 10  # for each perturbation, at the median, up to which intervals are known to be far too narrow
+_NO_EMBEDDING = "kept in training, but other perturbations are not predicted from them"
+
+
+def fit(
+    adata: AnnData | Histograms,
+    embeddings: EmbeddingSources,
+    *,
+    perturbation_key: str = "perturbation",
+    control: str = "control",
+    context_key: str | None = None,
+    layer: str | None = None,
+    gene_symbols: str | None = None,
+    n_bins: int = 15,
+    n_factors: int | None = None,
+    priors: Priors | None = None,
+    optimization: Optimization | None = None,
+    seed: int = 0,
+    progress_bar: bool = True,
+) -> Fit:
+    """Learn how perturbations change the distribution of every gene's expression.
+
+    Counts the cells of each perturbation in each bin of each gene, then fits a hierarchical Dirichlet-categorical model
+    to the counts. A perturbation has a latent response, predicted in part from the embedding of its gene. The response
+    shifts the logits of the control histograms of all genes [1]_.
+
+    Parameters
+    ----------
+    adata : AnnData or Histograms
+        Cells × genes, log1p of counts per 10,000, one perturbation label for each cell; or histograms from
+        `count_histograms`, in which case the arguments from ``perturbation_key`` to ``n_bins`` do not apply.
+    embeddings : DataFrame, dict, str, Embeddings, or list of these
+        Gene embeddings: a DataFrame (genes × dims), a dict of vectors, or the key of either in ``adata.uns``. The
+        sources of a list are standardized one by one and concatenated. For a file, see `read_embeddings`.
+    perturbation_key, control : str
+        Column of ``adata.obs`` with the labels (``A``, ``A+B``, ``A+B+C``), and the label of control cells.
+    context_key : str, optional
+        Column of ``adata.obs`` with a context such as day, batch or cell line. Each context has its own control
+        histograms and common shift; responses are shared.
+    layer : str, optional
+        Layer to read instead of ``X``.
+    gene_symbols : str, optional
+        Column of ``adata.var`` with gene symbols, where ``var_names`` are something else.
+    n_bins : int
+        Bins for each gene.
+    n_factors : int, optional
+        Factors of the latent response. By default one for each four perturbations, but no fewer than 2 and no more than
+        20; at most one less than there are perturbations. With K factors and P perturbations, intervals of unseen
+        perturbations widen by the root of 1 / (1 − K / P).
+    priors : Priors, optional
+        Prior scales; by default those chosen by cross-validation on unseen perturbations.
+    optimization : Optimization, optional
+        Settings of the optimization.
+    seed : int
+        The same seed gives the same fit.
+    progress_bar : bool
+        Whether to show progress.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    TypeError
+        If cells, embeddings, priors or optimization are of another type.
+    ValueError
+        If there are no control cells, values are NaN or negative, a context has no controls, genes or embeddings are
+        malformed, or fewer than 3 perturbations have an embedding.
+    KeyError
+        If a column, layer or key is unknown.
+
+    Warns
+    -----
+    UserWarning
+        For values that do not look like log1p of normalized counts; for cells without a label; for perturbations with
+        fewer than 2 cells; where most perturbations have 10 cells or fewer; for perturbed genes without an embedding;
+        for labels that look like those of controls; and where no perturbed gene is measured.
+
+    See Also
+    --------
+    Fit.predict, count_histograms, read_embeddings, cross_validate
+
+    References
+    ----------
+    .. [1] Ramakrishnan et al. (2025), arXiv:2507.02980, where the model starts from. The model itself is in the
+       documentation under "The method".
+
+    Examples
+    --------
+    >>> adata = distpert.datasets.renge()  # doctest: +SKIP
+    >>> fit = distpert.fit(adata, "embeddings", context_key="day")  # doctest: +SKIP
+    >>> fit.predict(["SALL4", "NANOG+SOX2"]).summary()  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    priors = Priors() if priors is None else priors
+    optimization = Optimization() if optimization is None else optimization
+    check_type("priors", priors, Priors, made_by="distpert.Priors(...)")
+    check_type("optimization", optimization, Optimization, made_by="distpert.Optimization(...)")
+    seed = check_seed(seed)
+    if n_factors is not None:
+        n_factors = check_count("n_factors", n_factors)
+    keys = ScreenKeys(
+        perturbation_key=perturbation_key,
+        control=control,
+        context_key=context_key,
+        layer=layer,
+        gene_symbols=gene_symbols,
+    )
+    if isinstance(adata, Histograms):
+        if keys != ScreenKeys() or n_bins != 15:
+            raise ValueError(
+                "the histograms are already counted: perturbation_key, control, context_key, layer, gene_symbols and "
+                "n_bins belong to count_histograms"
+            )
+        histograms = adata
+        check_controls(histograms)
+        embeddings = _embedded(embeddings, None, histograms.perturbations, histograms.genes)
+    else:
+        screen = read_screen(adata, keys)
+        embeddings = _embedded(embeddings, adata, screen.perturbations, screen.genes)
+        histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
+
+    groups = TrainingGroups(histograms)
+    _warn_of_bare_contexts(groups)
+    _warn_of_other_names(histograms)
+    _warn_of_few_cells(groups)
+    prepared = prepare(groups, embeddings, n_factors, priors)
+    result = optimize(
+        prepared.design,
+        prepared.batch,
+        prepared.start,
+        n_factors=prepared.n_factors,
+        priors=priors,
+        settings=optimization,
+        seed=seed,
+        progress_bar=progress_bar,
+    )
+    return Fit(
+        histograms=histograms,
+        embeddings=embeddings,
+        kernel=prepared.kernel,
+        parameters=label_parameters(result.parameters, groups, prepared.design),
+        loss=result.loss,
+        converged=result.converged,
+        settings={"seed": seed, "priors": asdict(priors), "optimization": asdict(optimization)},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _embedded(
+    embeddings: EmbeddingSources, adata: AnnData | None, labels: tuple[str, ...], genes: tuple[str, ...]
+) -> Embeddings:
+    """Embeddings of the perturbed genes, checked before any long work."""
+    found = as_embeddings(embeddings, adata, genes=[*labels, *genes])
+    check_embedded(labels, found, others=_NO_EMBEDDING, stacklevel=4)
+    return found
+
+
+def _warn_of_bare_contexts(groups: TrainingGroups) -> None:
+    """Name contexts in which nothing was perturbed."""
+    if bare := [groups.contexts[c] for c in np.flatnonzero(groups.n_perturbed == 0)]:
+        warnings.warn(
+            f"only control cells in {listed(bare)}: the common shift there is the mean of the other contexts",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_other_names(histograms: Histograms) -> None:
+    """Say so where none of the perturbed genes is measured, which is mostly a matter of names."""
+    perturbed = {gene for label in histograms.perturbations for gene in genes_of(label)}
+    if not perturbed.intersection(histograms.genes):
+        warnings.warn(
+            f"none of the {len(perturbed)} perturbed genes ({listed(sorted(perturbed), 3)}) is among the measured "
+            f"genes ({listed(histograms.genes, 3)}), so the effect of a perturbation on its own gene cannot be learned. If "
+            "they have other names, pass gene_symbols=, a column of adata.var with the names of the labels",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_few_cells(groups: TrainingGroups) -> None:
+    """Say what few cells do to intervals."""
+    n_cells = np.bincount(groups.perturbation, groups.n_cells[groups.perturbed])
+    if (typical := np.median(n_cells)) <= FEW_CELLS:
+        warnings.warn(
+            f"the perturbations have {typical:g} cells at the median. With {FEW_CELLS} cells or fewer, intervals are "
+            "far too narrow: of true means, intervals of 90 % cover 60 to 70 % with 10 cells, and 15 to 35 % with 3. "
+            "Pool guides or replicates, or leave out perturbations with few cells",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,1 @@
+"""From the cells of a screen to counted histograms, their moments and statistics."""

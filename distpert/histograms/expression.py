@@ -1,0 +1,213 @@
+"""The expression matrix of a screen: its layout, its values, and the scale that its values seem to be on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# log1p of counts per 10,000 is at most log1p(1e4) = 9.2, of counts per million 13.8.
+LARGEST_LOG_VALUE = 15
+CHUNK_VALUES = 2**17
+CELLS_LOOKED_AT = 200  # for the trace that counts leave
+LARGEST_MULTIPLE = 50  # beyond it, rounding in single precision hides whole multiples
+NEAR_WHOLE = 0.01
+FEWEST_MULTIPLES = 50  # values, so that a share of them says something
+SHARE_OF_COUNTS = 0.9  # of values that are whole multiples, from which on they come from counts
+DEPTH_VARIES = 0.25  # coefficient of variation of cell totals, from which on cells were not normalized
+
+
+def check_matrix(matrix: Any, source: str) -> Any:
+    """Return a matrix in a layout that can be counted, without copying it where that is possible.
+
+    Parameters
+    ----------
+    matrix
+        Cells × genes, as found in an AnnData.
+    source
+        Where it was found, for errors.
+
+    Returns
+    -------
+    ndarray, CSR or CSC
+        A sparse matrix with unsorted or duplicate entries is copied and put right.
+
+    Raises
+    ------
+    ValueError
+        If there is no matrix.
+    TypeError
+        If it is in another layout, or holds no real numbers.
+    """
+    from scipy.sparse import issparse
+
+    if matrix is None:
+        raise ValueError(f"{source} is empty: pass layer= to read the expression from a layer")
+    if issparse(matrix) and matrix.format in ("csr", "csc"):
+        if not matrix.has_canonical_format:  # duplicate entries would be counted as cells of their own
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+    elif isinstance(matrix, np.ndarray) and not isinstance(matrix, np.ma.MaskedArray):
+        matrix = np.asarray(matrix)
+    else:
+        raise TypeError(
+            f"{source} is a {type(matrix).__name__}. It must be a numpy array or a scipy.sparse CSR or CSC matrix in "
+            f"memory: {source} = {_conversion(matrix, source)}"
+        )
+    if matrix.dtype.kind not in "fiub" or matrix.dtype.itemsize > 8:
+        raise TypeError(f"{source} has dtype {matrix.dtype}. Convert it: {source} = {source}.astype('float32')")
+    return matrix
+
+
+def _conversion(matrix: Any, source: str) -> str:
+    """Code that converts an object, by what the object can do."""
+    if isinstance(matrix, np.ma.MaskedArray):
+        return f"{source}.filled(0)"
+    for method in ("tocsr", "compute", "to_memory", "toarray", "to_numpy"):
+        if hasattr(matrix, method):
+            return f"{source}.{method}()"
+    return f"numpy.asarray({source})"
+
+
+def check_values(matrix: Any, genes: tuple[str, ...], source: str, raw_values: bool = False) -> None:
+    """Refuse values that cannot be expression.
+
+    Parameters
+    ----------
+    matrix
+        As `check_matrix` returns it.
+    genes
+        Symbols of the columns.
+    source
+        Where the matrix was found, for errors.
+    raw_values
+        Whether ``adata.raw`` holds values from before.
+
+    Raises
+    ------
+    ValueError
+        If a value is negative or not finite. Names the first such gene.
+    """
+    values = stored_values(matrix)
+    smallest, largest = values.min(initial=0), values.max(initial=0)  # NaN comes through both
+    if smallest >= 0 and np.isfinite(largest):
+        return
+    what, wrong, way_out = "not finite", ~np.isfinite(values), ""
+    if not wrong.any():
+        what, wrong = "negative", values < 0
+        way_out = (
+            ". If they were scaled, use the values from before: adata = adata.raw.to_adata()"
+            if raw_values
+            else ". If they were scaled, use the values from before, for instance in a layer: layer="
+        )
+    raise ValueError(
+        f"{source} has {wrong.sum():,} {what} values, which log-normalized expression cannot have; the first is of "
+        f"gene {_gene_of_first(matrix, wrong, genes)!r}{way_out}"
+    )
+
+
+class _Scale(NamedTuple):
+    """A scale that expression may be on: what the values look like, and the function that gives counts back."""
+
+    name: str
+    to_counts: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+# In the order in which they are considered; the first is the one that is expected.
+_SCALES = (
+    _Scale("log1p of normalized counts", np.expm1),
+    _Scale("log1p taken twice", lambda x: np.expm1(np.expm1(x))),
+    _Scale("counts that are not logged", lambda x: x),
+    _Scale("square roots of counts", np.square),
+    _Scale("log2 of counts, where the natural logarithm is expected", lambda x: np.exp2(x) - 1),
+    _Scale("log10 of counts, where the natural logarithm is expected", lambda x: 10**x - 1),
+)
+
+
+def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
+    r"""Say what is unexpected about the scale of the values, "" if nothing is.
+
+    Counts leave a trace. If x is log1p of normalized counts, the values of expm1(x) of one cell are whole multiples of
+    the smallest. So
+
+    .. math:: \frac{T(x_{ig})}{\min_{g'} T(x_{ig'})} \in \{1, 2, 3, \ldots\}
+
+    for most values tells which T gives counts back: expm1 (as expected), expm1 twice (logged twice), the identity, the
+    square, or a logarithm to another base. Whole numbers themselves, with totals that differ between cells, were never
+    normalized. Values that fit no T (imputed, corrected) tell nothing.
+
+    Parameters
+    ----------
+    matrix
+        As `check_matrix` returns it; finite, not negative.
+    kept
+        Cells to look at, shape (cell,).
+
+    Returns
+    -------
+    str
+        A clause about the values, such as ``reach 137 and look like raw counts``.
+    """
+    values = stored_values(matrix)
+    largest = values.max(initial=0)
+    if largest <= 1:  # binary data tell nothing of their scale
+        return ""
+    if all((chunk == np.rint(chunk)).all() for chunk in _chunks(values)):  # ends at the first that has others
+        return f"reach {largest:g} and look like raw counts"
+    if largest > LARGEST_LOG_VALUE:
+        return f"reach {largest:g} and are not logarithms"
+    cells = _some_cells(matrix, kept)
+    for scale in _SCALES:
+        multiples = _multiples(cells, scale.to_counts)
+        if multiples.size < FEWEST_MULTIPLES or _share_whole(multiples) < SHARE_OF_COUNTS:
+            continue
+        if scale is not _SCALES[0]:
+            return f"look like {scale.name}"
+        counts = [np.expm1(cell) for cell in cells]
+        whole = _share_whole(np.concatenate(counts)) > SHARE_OF_COUNTS
+        totals = np.array([count.sum() for count in counts])
+        if whole and totals.std() > DEPTH_VARIES * totals.mean():
+            return "look like log1p of counts that were not normalized"
+        return ""
+    return ""
+
+
+def stored_values(matrix: Any) -> NDArray[Any]:
+    """Return all values of a dense matrix, or those that a sparse one stores."""
+    return matrix if isinstance(matrix, np.ndarray) else matrix.data[: matrix.nnz]
+
+
+def _some_cells(matrix: Any, kept: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Values above zero of some cells, spread over all those kept."""
+    chosen = np.flatnonzero(kept)
+    chosen = chosen[:: max(1, len(chosen) // CELLS_LOOKED_AT)][:CELLS_LOOKED_AT]
+    rows = matrix[chosen]
+    dense = rows if isinstance(rows, np.ndarray) else rows.toarray()
+    return [row[row > 0].astype(np.float64) for row in dense if (row > 0).any()]
+
+
+def _multiples(cells: list[NDArray[np.float64]], to_counts: Callable) -> NDArray[np.float64]:
+    """Multiples of the smallest value of each cell, without those of about one and those beyond rounding."""
+    with np.errstate(over="ignore"):
+        ratios = np.concatenate([to_counts(cell) / to_counts(cell.min()) for cell in cells]) if cells else np.empty(0)
+    return ratios[(ratios > 1 + NEAR_WHOLE) & (ratios < LARGEST_MULTIPLE)]
+
+
+def _share_whole(values: NDArray[np.float64]) -> float:
+    return float((np.abs(values - np.rint(values)) < NEAR_WHOLE).mean())
+
+
+def _gene_of_first(matrix: Any, wrong: NDArray[np.bool_], genes: tuple[str, ...]) -> str:
+    if isinstance(matrix, np.ndarray):
+        return genes[int(np.argwhere(wrong)[0, 1])]
+    first = int(np.flatnonzero(wrong)[0])
+    if matrix.format == "csc":
+        return genes[int(np.searchsorted(matrix.indptr, first, side="right")) - 1]
+    return genes[int(matrix.indices[first])]
+
+
+def _chunks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    step = max(1, CHUNK_VALUES * len(values) // max(1, values.size))
+    return (values[start : start + step] for start in range(0, len(values), step))

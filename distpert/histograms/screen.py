@@ -1,0 +1,279 @@
+"""The edge to AnnData: read a perturbation screen and refuse, by name, what cannot be modeled."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert._shared.labels import (
+    canonical_label,
+    genes_of,
+    is_usual_control,
+    label_text,
+    listed,
+    looks_unperturbed,
+    resolve_control,
+)
+from distpert.histograms.expression import check_matrix, check_values, describe_scale
+from distpert.histograms.keys import ScreenKeys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MISSING_AS_TEXT = {"nan", "NaN", "None", "<NA>", "NA"}
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """A perturbation screen that has been checked.
+
+    Attributes
+    ----------
+    matrix : ndarray, CSR or CSC
+        Expression, cells × genes; finite, not negative, without duplicate entries.
+    genes : tuple of str
+        Gene symbols, one a column.
+    perturbation : ndarray, shape (cell,)
+        Canonical label of each cell; "" for cells without a label, which are left out.
+    context : ndarray, shape (cell,)
+        Context of each cell; "all" throughout where there is no context key.
+    keys : ScreenKeys
+        The names by which the screen was read. ``keys.control`` is the label that the control cells have.
+    """
+
+    matrix: Any
+    genes: tuple[str, ...]
+    perturbation: NDArray[np.str_]
+    context: NDArray[np.str_]
+    keys: ScreenKeys
+
+    @property
+    def control(self) -> str:
+        """Label of the control cells."""
+        return self.keys.control
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """Sorted labels of the perturbations, without the control."""
+        return tuple(sorted(set(self.perturbation.tolist()) - {"", self.control}))
+
+    def __repr__(self) -> str:
+        n_labeled = int((self.perturbation != "").sum())
+        return (
+            f"Screen: {n_labeled:,} labeled cells of {len(self.perturbation):,}, {len(self.genes):,} genes, control "
+            f"{self.control!r}, context key {self.keys.context_key!r}"
+        )
+
+
+def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | None = None) -> Screen:
+    """Read and check a perturbation screen.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells × genes; log1p of counts per 10,000 in ``X`` or in the layer.
+    keys : ScreenKeys
+        Where to find what. Labels are ``A``, ``A+B``, ``A+ctrl`` or the control label; cells without a label are left
+        out, with a warning. One of the usual control labels (``control``, ``ctrl``, ``non-targeting``, in any case)
+        stands for the only one of them that is there.
+    fallback_control : str, optional
+        Label of the control cells in case no cell has the label ``keys.control``. Given for held-out cells, which may
+        come without control cells.
+
+    Returns
+    -------
+    Screen
+        The matrix is not copied (one with duplicate or unsorted entries is, to put them right).
+
+    Raises
+    ------
+    TypeError
+        If `adata` is not an AnnData, the control is not one label, or the matrix is neither a numpy array nor CSR or
+        CSC.
+    KeyError
+        If a column or layer is unknown.
+    ValueError
+        If the data cannot be used: backed on disk, no genes, duplicate or missing gene symbols, no control cells, a
+        label that is the text of a missing value (``nan``) or names a gene twice (``A+A``), a labeled cell without
+        context or with such a text as context, a value that is negative or not finite.
+
+    Warns
+    -----
+    UserWarning
+        For cells without a label, for labels that look like those of controls or of unassigned cells, for a single
+        control cell in a context, and for values that do not look like log1p of normalized counts.
+    """
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"expected an anndata.AnnData of cells by genes, got {type(adata).__name__}")
+    if adata.isbacked:
+        raise ValueError("this AnnData is backed by its file. Read it into memory first: adata = adata.to_memory()")
+    _check_control(keys)
+    genes = _read_genes(adata, keys.gene_symbols)
+    perturbation, control = _read_perturbations(adata, keys, fallback_control)
+    keys = replace(keys, control=control)
+    is_labeled = perturbation != ""
+    if n_unlabeled := int((~is_labeled).sum()):
+        warnings.warn(
+            f"{n_unlabeled:,} of {len(perturbation):,} cells have no label in adata.obs[{keys.perturbation_key!r}] "
+            "and are left out; a missing label never counts as control",
+            UserWarning,
+            stacklevel=3,
+        )
+    if others := _like_controls(perturbation, control):
+        warnings.warn(
+            f"adata.obs[{keys.perturbation_key!r}] has cells labeled {listed(others)} besides the control {control!r}. "
+            f"They count as perturbed. If they are controls, relabel them {control!r}; if not, leave them out",
+            UserWarning,
+            stacklevel=3,
+        )
+    context = _read_contexts(adata, keys.context_key, is_labeled)
+    if fallback_control is None:
+        _check_control_cells(perturbation, context, keys)
+    source = "adata.X" if keys.layer is None else f"adata.layers[{keys.layer!r}]"
+    if keys.layer is not None and keys.layer not in adata.layers:
+        raise KeyError(f"no layer {keys.layer!r} in adata.layers; there are: {listed(filter(None, adata.layers))}")
+    matrix = check_matrix(adata.X if keys.layer is None else adata.layers[keys.layer], source)
+    check_values(matrix, genes, source, raw_values=keys.layer is None and adata.raw is not None)
+    if unexpected := describe_scale(matrix, is_labeled):
+        warnings.warn(
+            f"values of {source} {unexpected}; log1p of counts per 10,000 is expected. {_normalization(keys.layer)}",
+            UserWarning,
+            stacklevel=3,
+        )
+    return Screen(matrix, genes, perturbation, context, keys)
+
+
+def _normalization(layer: str | None) -> str:
+    """How to normalize counts, without a change to anything else."""
+    if layer is None:
+        return "From counts: scanpy.pp.normalize_total(adata, target_sum=1e4) and scanpy.pp.log1p(adata)"
+    return (
+        f"From counts: adata.layers['log1p'] = adata.layers[{layer!r}].copy(), then scanpy.pp.normalize_total(adata, "
+        "target_sum=1e4, layer='log1p') and scanpy.pp.log1p(adata, layer='log1p'), and pass layer='log1p'"
+    )
+
+
+def _check_control(keys: ScreenKeys) -> None:
+    """Refuse a control that is not one label, before labels are read as text."""
+    control: Any = keys.control
+    if isinstance(control, str):
+        return
+    column = f"adata.obs[{keys.perturbation_key!r}]"
+    if isinstance(control, list | tuple | set | frozenset | np.ndarray) and len(control):
+        names = sorted(map(label_text, control))
+        one = next(filter(is_usual_control, names), names[0])
+        relabel = [name for name in names if name != one]
+        cells = f"{column} = {column}.astype('string').replace({relabel!r}, {one!r}), and pass control={one!r}"
+        raise TypeError(
+            f"control must be one label, a str, but {len(names)} were given ({listed(names)}). "
+            + (f"Give all control cells the same label, {cells}" if relabel else f"Pass control={one!r}")
+        )
+    example = f": control={str(control)!r}" if isinstance(control, int | float) else ""
+    raise TypeError(f"control must be the label of the control cells in {column}, a str{example}; got {control!r}")
+
+
+def _check_control_cells(perturbation: NDArray[np.str_], context: NDArray[np.str_], keys: ScreenKeys) -> None:
+    """Refuse contexts without control cells; warn of those with one."""
+    is_control, key = perturbation == keys.control, keys.context_key
+    there, n_controls = np.unique(context[is_control], return_counts=True)
+    if without := set(context[~is_control & (perturbation != "")]) - set(there):
+        raise ValueError(
+            f"no control cells in these contexts of adata.obs[{key!r}]: {listed(sorted(without))}. Perturbed cells are "
+            "compared with control cells of their own context: leave these contexts out, or use a coarser context_key"
+        )
+    if few := there[n_controls < 2].tolist():
+        where = f" in these contexts of adata.obs[{key!r}]: {listed(few)}" if key else ""
+        warnings.warn(
+            f"only 1 control cell{where}. Perturbed cells are compared with control cells, and one says little",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _like_controls(perturbation: NDArray[np.str_], control: str) -> list[str]:
+    """Labels with a part that is a usual name of cells without a perturbation, or the control's in another case."""
+
+    def is_one(part: str) -> bool:
+        return looks_unperturbed(part) or part.casefold() == control.casefold()
+
+    return sorted(label for label in set(perturbation.tolist()) - {control} if any(map(is_one, genes_of(label))))
+
+
+def _column(table: Any, name: str, what: str) -> Any:
+    if name not in table.columns:
+        raise KeyError(f"no column {name!r} in {what}; there are: {listed(table.columns)}")
+    return table[name]
+
+
+def _read_genes(adata: AnnData, gene_symbols: str | None) -> tuple[str, ...]:
+    import pandas as pd
+
+    if gene_symbols is None:
+        names, where = pd.Series(adata.var_names), "adata.var_names"
+        way_out = "make them unique with adata.var_names_make_unique()"
+    else:
+        names, where = _column(adata.var, gene_symbols, "adata.var"), f"adata.var[{gene_symbols!r}]"
+        way_out = "keep one column for each symbol, or use adata.var_names after adata.var_names_make_unique()"
+    if not len(names):
+        raise ValueError("adata has no genes")
+    if names.isna().any():
+        lacking = listed(adata.var_names[names.isna().to_numpy()])
+        n_lacking = f"{names.isna().sum():,} genes have no symbol in {where}"
+        raise ValueError(f"{n_lacking} ({lacking}): fill them in, or leave these genes out")
+    names = names.astype(str)
+    duplicated = sorted(set(names[names.duplicated()]))
+    if duplicated:
+        raise ValueError(f"duplicated gene symbols in {where}: {listed(duplicated)}; {way_out}")
+    return tuple(names)
+
+
+def _texts(column: Any) -> tuple[NDArray[np.intp], list[str]]:
+    """Codes of the cells, -1 where the value is missing, and the values as text."""
+    import pandas as pd
+
+    codes, values = pd.factorize(column)
+    return codes, [label_text(value) for value in values]
+
+
+def _read_perturbations(adata: AnnData, keys: ScreenKeys, fallback_control: str | None) -> tuple[NDArray[np.str_], str]:
+    key = keys.perturbation_key
+    codes, labels = _texts(_column(adata.obs, key, "adata.obs"))
+    present = {label for label in labels if label}
+    try:
+        control = resolve_control(keys.control, present)
+    except ValueError:
+        if fallback_control is None:
+            raise
+        control = fallback_control
+    if texts := [label for label in labels if (MISSING_AS_TEXT - {control}).intersection(genes_of(label))]:
+        raise ValueError(
+            f"adata.obs[{key!r}] has the label {listed(map(repr, texts))}, the text that astype(str) or R makes of a "
+            "missing value. A missing label is neither a perturbation nor a control: leave these cells out, or use "
+            ".astype('string') instead, which keeps it missing"
+        )
+    canonical = [canonical_label(label, control) for label in labels]
+    return np.array([*canonical, ""])[codes], control  # code -1 takes the last
+
+
+def _read_contexts(adata: AnnData, key: str | None, is_labeled: NDArray[np.bool_]) -> NDArray[np.str_]:
+    if key is None:
+        return np.full(adata.n_obs, "all")
+    codes, names = _texts(_column(adata.obs, key, "adata.obs"))
+    context = np.array([*names, ""])[codes]
+    n_missing = int((is_labeled & (context == "")).sum())
+    if n_missing:
+        raise ValueError(
+            f"{n_missing:,} labeled cells have no context in adata.obs[{key!r}]: fill it in, or leave the cells out"
+        )
+    if texts := sorted(MISSING_AS_TEXT.intersection(context[is_labeled].tolist())):
+        raise ValueError(
+            f"adata.obs[{key!r}] has the context {listed(map(repr, texts))}, the text that astype(str) or R makes of a "
+            "missing value: fill it in, leave the cells out, or use .astype('string') instead, which keeps it missing"
+        )
+    return context

@@ -1,0 +1,1 @@
+"""The generative model, its likelihood, kernel, start and inference."""

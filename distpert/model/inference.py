@@ -1,0 +1,155 @@
+"""Stochastic variational inference: one epoch, compiled once, run until it no longer pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import Array
+from numpy.typing import NDArray
+from numpyro.infer import SVI, TraceMeanField_ELBO
+
+from distpert.model.generative import SHAPES, Batch, Design, guide, model
+from distpert.model.optimization import Optimization
+from distpert.model.priors import Priors
+
+
+class SviResult(NamedTuple):
+    """Outcome of `optimize`.
+
+    Attributes
+    ----------
+    parameters
+        Parameters of the guide, by name.
+    loss
+        (epoch,) negative evidence lower bound, in nats per cell and gene.
+    converged
+        Whether the stopping rule ended the run, rather than its last epoch.
+    """
+
+    parameters: dict[str, NDArray[np.float32]]
+    loss: NDArray[np.float64]
+    converged: bool
+
+
+class _Compiled(NamedTuple):
+    svi: SVI
+    init: Callable[..., Any]
+    epoch: Callable[..., tuple[Any, Array]]
+
+
+@lru_cache(maxsize=16)
+def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimization) -> _Compiled:
+    """Jitted initialization and epoch; kept, because ``SVI.run`` would compile anew for every fit."""
+    n_batches = -(-n_groups // settings.batch_size)
+    batch_size = -(-n_groups // n_batches)  # even batches: the last is short of at most n_batches - 1 groups
+    n_places = n_batches * batch_size
+    n_steps = n_epochs(n_groups, settings) * n_batches
+
+    def step_size(step: Array) -> Array:
+        return settings.step_size * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / n_steps, 1)))
+
+    def bound_model(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
+        model(design, batch, n_groups=n_groups, n_factors=n_factors, priors=priors)
+
+    def bound_guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
+        guide(design, batch, start=start)
+
+    # Minibatches make gradients noisy; the shorter memory of squares lets the step size follow.
+    adam = numpyro.optim.Adam(step_size, b2=0.99)
+    svi = SVI(bound_model, bound_guide, adam, TraceMeanField_ELBO())
+
+    def take(groups: Batch, chosen: Array) -> Batch:
+        # What fills up the last batch has weight zero, so that each group counts once an epoch: else the loss of an
+        # epoch would vary by which groups happened to be repeated, and with it the stopping rule.
+        weight = (chosen < n_groups) * (n_places / n_groups)
+        counts, n_cells, perturbation, context = (jnp.asarray(array)[chosen] for array in groups[:4])
+        return Batch(counts, n_cells, perturbation, context, weight)
+
+    def init(key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> Any:
+        return svi.init(key, design, take(groups, jnp.arange(batch_size)), start)
+
+    def epoch(state: Any, key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> tuple[Any, Array]:
+        order = jnp.pad(jax.random.permutation(key, n_groups), (0, n_places - n_groups), constant_values=n_groups)
+
+        def step(state: Any, chosen: Array) -> tuple[Any, Array]:
+            return svi.update(state, design, take(groups, chosen), start)
+
+        state, losses = jax.lax.scan(step, state, order.reshape(n_batches, batch_size))
+        return state, losses.mean()
+
+    return _Compiled(svi, jax.jit(init), jax.jit(epoch))
+
+
+def optimize(
+    design: Design,
+    groups: Batch,
+    start: Mapping[str, NDArray],
+    *,
+    n_factors: int,
+    priors: Priors,
+    settings: Optimization,
+    seed: int,
+    progress_bar: bool,
+) -> SviResult:
+    """Fit the guide to the groups, from given initial values.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss becomes NaN or infinite.
+    """
+    from tqdm.auto import tqdm
+
+    n_groups, n_genes = len(groups.perturbation), len(start["log_concentration"])
+    compiled = _compile(n_groups, n_factors, priors, settings)
+    observations = float(np.asarray(groups.n_cells).sum()) * n_genes
+    initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+    key, key_init = jax.random.split(jax.random.key(seed))
+    state = compiled.init(key_init, design, groups, initial)
+    losses: list[float] = []
+    converged = False
+    last = n_epochs(n_groups, settings)
+    with tqdm(total=last, desc="compiling", unit="epoch", disable=not progress_bar) as bar:
+        while len(losses) < last and not converged:
+            key, key_epoch = jax.random.split(key)
+            state, loss = compiled.epoch(state, key_epoch, design, groups, initial)
+            losses.append(float(loss) / observations)
+            if not np.isfinite(losses[-1]):
+                raise FloatingPointError(
+                    f"the loss became {losses[-1]} in epoch {len(losses)}; a smaller Optimization(step_size=...) "
+                    f"than {settings.step_size} may help"
+                )
+            converged = has_converged(losses, settings)
+            bar.set_description("fitting", refresh=False)
+            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            bar.update()
+            if converged:
+                bar.total = len(losses)
+                bar.refresh()
+    parameters = {name: np.asarray(value) for name, value in compiled.svi.get_params(state).items()}
+    for name in {f"{site}_value" for site in SHAPES} & parameters.keys():
+        parameters[name] = parameters[name] * np.asarray(initial["stride"])
+    return SviResult(parameters, np.array(losses), converged)
+
+
+def n_epochs(n_groups: int, settings: Optimization) -> int:
+    """Epochs at most."""
+    n_batches = -(-n_groups // settings.batch_size)
+    return max(settings.max_epochs, -(-settings.min_steps // n_batches))
+
+
+def has_converged(losses: list[float], settings: Optimization) -> bool:
+    """Whether the last ``patience`` epochs brought less than ``tolerance`` of the whole fall of the loss.
+
+    The best loss so far stands for the current one, since losses of minibatches scatter.
+    """
+    if len(losses) <= 2 * settings.patience:
+        return False
+    before, now = min(losses[: -settings.patience]), min(losses)
+    return before - now <= settings.tolerance * (losses[0] - now)

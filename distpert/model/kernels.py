@@ -1,0 +1,141 @@
+"""Which perturbations should respond alike: a kernel on their embeddings, and on the genes that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert._shared.labels import genes_of
+from distpert.embeddings.vectors import Embeddings
+from distpert.model.gaussian_process import explained_variance
+
+# Length scales that are tried, in units of the median distance between training perturbations, with each power.
+LENGTH_SCALES = (0.25, 0.35, 0.42, 0.5, 0.6, 0.7, 1.0, 1.4, 2.0)
+POWERS = (1.0, 2.0)
+# Weights that are tried of genes that labels share; the first is none.
+SHARED = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    r"""Powered exponential kernel on embeddings, and a share for the genes that two labels have in common.
+
+    .. math:: k(p, q) = (1 - w) \exp\big(-(|e_p - e_q| / \ell)^a\big) + w \frac{|p \cap q|}{\sqrt{|p| |q|}}
+
+    The second part is of what a gene does that its embedding does not tell: whatever it is, ``A`` and ``A+B`` have it
+    in common. It is a linear kernel on which genes are perturbed; Gaussian processes may have sums of kernels
+    (Rasmussen & Williams 2006, §4.2.4).
+
+    Attributes
+    ----------
+    length_scale
+        Distance at which the correlation of the first part has fallen to 1/e, in the units of the embeddings.
+    power
+        Greater than 0 and at most 2. With 1 it is the Matérn-1/2 kernel, rough; with 2 the squared exponential, smooth,
+        which is near one between close relatives and falls to nothing sooner beyond.
+    shared
+        Weight w of the second part, between 0 and 1.
+
+    References
+    ----------
+    Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, eq. 4.18.
+    """
+
+    length_scale: float
+    power: float = 1.0
+    shared: float = 0.0
+
+    def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """First part (m, n), of embeddings ``left`` (m, dims) and ``right`` (n, dims)."""
+        return np.exp(-((distances(left, right) / self.length_scale) ** self.power))
+
+
+def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Euclidean distances (m, n), in float64; exactly zero between equal rows."""
+    from scipy.spatial.distance import cdist
+
+    return cdist(np.asarray(left, np.float64), np.asarray(right, np.float64))
+
+
+def kernel_between(
+    left: Sequence[str], right: Sequence[str], embeddings: Embeddings, kernel: Kernel
+) -> NDArray[np.float64]:
+    """Kernel between perturbations; one without an embedding has none with any other."""
+    matrix = np.zeros((len(left), len(right)))
+    rows = [i for i, label in enumerate(left) if embeddings.has(label)]
+    columns = [j for j, label in enumerate(right) if embeddings.has(label)]
+    left, right = [left[i] for i in rows], [right[j] for j in columns]
+    known = kernel(embeddings.of(left), embeddings.of(right))
+    if kernel.shared:
+        known = (1 - kernel.shared) * known + kernel.shared * genes_in_common(left, right)
+    matrix[np.ix_(rows, columns)] = known
+    return matrix
+
+
+def genes_in_common(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
+    """Cosine (m, n) of the sets of genes of two labels: their number in common, by the root of the product of both."""
+    names = sorted({gene for label in (*left, *right) for gene in genes_of(label)})
+    position = {gene: i for i, gene in enumerate(names)}
+
+    def members(labels: Sequence[str]) -> NDArray[np.float64]:
+        found = np.zeros((len(labels), len(names)))
+        for row, label in zip(found, labels, strict=True):
+            genes = genes_of(label)
+            row[[position[gene] for gene in genes]] = 1 / np.sqrt(len(genes))
+        return found
+
+    return members(left) @ members(right).T
+
+
+def choose_kernel(
+    embeddings: Embeddings, perturbations: Sequence[str], response: NDArray
+) -> tuple[Kernel, NDArray, NDArray, NDArray]:
+    """Kernel whose settings have the greatest marginal likelihood for given responses.
+
+    Length scale and power are chosen together. Where training labels with an embedding share genes, the weight of these
+    is chosen next, and length scale and power once more.
+
+    Parameters
+    ----------
+    embeddings
+        Of the perturbed genes.
+    perturbations
+        Labels.
+    response
+        (perturbation, factor), unit variance.
+
+    Returns
+    -------
+    kernel, eigenvalues, eigenvectors, share
+        The kernel; (perturbation,) and (perturbation, perturbation) of its matrix between the perturbations; and the
+        share of each factor's variance that it explains, (factor,).
+    """
+    labels = [label for label in perturbations if embeddings.has(label)]
+    known = embeddings.of(labels)
+    gaps = distances(known, known)[np.triu_indices(len(known), 1)]
+    if not gaps.any():
+        raise ValueError("all training perturbations have the same embedding: it cannot tell them apart")
+    typical = np.median(gaps[gaps > 0])
+
+    def diagonalized(kernel: Kernel) -> tuple[NDArray, NDArray]:
+        matrix = kernel_between(perturbations, perturbations, embeddings, kernel)
+        np.fill_diagonal(matrix, 1)
+        eigenvalues, eigenvectors = np.linalg.eigh(matrix)
+        return eigenvalues, eigenvectors
+
+    def evidence(kernel: Kernel) -> float:
+        return explained_variance(response, *diagonalized(kernel))[1]
+
+    shapes = [Kernel(float(scale * typical), power) for scale, power in product(LENGTH_SCALES, POWERS)]
+    best = max(shapes, key=evidence)
+    genes = [gene for label in labels for gene in genes_of(label)]
+    if len(set(genes)) < len(genes):  # labels differ, so that a gene that is there twice is shared
+        best = max((replace(best, shared=weight) for weight in SHARED), key=evidence)
+        best = max((replace(shape, shared=best.shared) for shape in shapes), key=evidence)
+    eigenvalues, eigenvectors = diagonalized(best)
+    share, _ = explained_variance(response, eigenvalues, eigenvectors)
+    return best, eigenvalues, eigenvectors, share

@@ -1,0 +1,270 @@
+r"""The Dirichlet-categorical likelihood of histogram counts, right in single precision.
+
+With logits giving bin probabilities :math:`\pi`, total concentration :math:`\kappa`, counts
+:math:`n_b` of :math:`N` cells and :math:`a_b = \kappa\pi_b`,
+
+.. math::
+    \log p(n) = \sum_b \log\frac{\Gamma(a_b + n_b)}{\Gamma(a_b)}
+               - \log\frac{\Gamma(\kappa + N)}{\Gamma(\kappa)} .
+
+Written so, terms of size :math:`N \log(N/\kappa)` cancel and single precision is lost long before
+:math:`\kappa` is large. Stirling's series :math:`\log\Gamma(x) = (x - \tfrac12)\log x - x +
+\tfrac12\log 2\pi + s(x)` lets them cancel on paper instead. With the residuals
+:math:`d_b = n_b - N\pi_b` and :math:`y_b = d_b / (\pi_b(\kappa + N))`, so that
+:math:`\pi_b(1 + y_b)` is the posterior mean of the histogram,
+
+.. math::
+    \log p(n) = \sum_b n_b \log \pi_b
+      + (\kappa + N) \sum_b \pi_b \left[(1 + y_b)\log(1 + y_b) - y_b\right]
+      - \tfrac12 \sum_b \log\frac{a_b + n_b}{a_b} + \tfrac12 \log\frac{\kappa + N}{\kappa}
+      + \sum_b \left[s(a_b + n_b) - s(a_b)\right] - s(\kappa + N) + s(\kappa) .
+
+The first term is the plain categorical likelihood; the second, :math:`(\kappa + N)` times the
+Kullback-Leibler divergence from posterior mean to prior mean, and all that follow vanish as
+:math:`\kappa` grows. The gradients, with :math:`t(x) = \psi(x) - \log x` and
+:math:`T_b = t(a_b + n_b) - t(a_b)`, take the same form:
+
+.. math::
+    \partial_{\mathrm{logit}_b} &= a_b \Big[\log(1 + y_b) + T_b
+        - \sum_c \pi_c \big(\log(1 + y_c) + T_c\big)\Big] \\
+    \partial_{\log\kappa} &= \kappa \sum_b \pi_b \left[\log(1 + y_b) - y_b\right]
+        + \sum_b a_b T_b - \kappa \left[t(\kappa + N) - t(\kappa)\right] .
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro import distributions as dist
+from numpyro.distributions import constraints
+from numpyro.distributions.util import validate_sample
+
+_SHIFT = 6  # Stirling's series is used from 6 up, where four terms are exact in single precision
+# Clamps that keep logarithms and ratios of underflowed probabilities finite; far below anything that counts.
+_TINY = 1e-30
+
+
+def _stirling_tail(x: Array) -> Array:
+    """s(x) for x >= 6: 1/(12 x) - 1/(360 x^3) + 1/(1260 x^5)."""
+    inverse = 1 / x
+    square = inverse * inverse
+    return inverse * (1 / 12 - square * (1 / 360 - square / 1260))
+
+
+def stirling_remainder(x: ArrayLike) -> Array:
+    """s(x) = log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0, error about 1e-6 max(1, |s|)."""
+    x = jnp.asarray(x)
+    low = jnp.minimum(x, _SHIFT)  # each branch sees only arguments it is good for
+    high = low + _SHIFT
+    rising = (low + 1) * (low + 2) * (low + 3) * (low + 4) * (low + 5) / high**5
+    shifted = (low + 0.5) * jnp.log(high / low) - jnp.log(rising)
+    return jnp.where(x < _SHIFT, shifted - _SHIFT, 0) + _stirling_tail(jnp.where(x < _SHIFT, x + _SHIFT, x))
+
+
+def scaled_digamma_remainder(a: Array, x: Array) -> Array:
+    """Compute a t(x) = a [digamma(x) - log x] for 0 < a <= x."""
+    low = jnp.minimum(x, _SHIFT)
+    steps = a * sum((1 / (low + i) for i in range(1, _SHIFT)), start=jnp.zeros_like(low))
+    shifted = a * jnp.log((low + _SHIFT) / low) - a / low - steps
+    inverse = 1 / jnp.where(x < _SHIFT, x + _SHIFT, x)
+    square = inverse * inverse
+    series = -inverse * (0.5 + inverse * (1 / 12 - square * (1 / 120 - square / 252)))
+    return jnp.where(x < _SHIFT, shifted, 0) + a * series
+
+
+def _log_relative(y: Array, ratio: Array) -> Array:
+    """log(1 + y), where 1 + y is also known as a ratio that stays exact when it is close to zero."""
+    near = jnp.abs(y) < 0.5
+    return jnp.where(near, jnp.log1p(jnp.where(near, y, 0)), jnp.log(ratio))
+
+
+def _bregman(y: Array, ratio: Array, log_ratio: Array) -> Array:
+    """(1 + y) log(1 + y) - y, by its series where the difference would cancel."""
+    small = jnp.where(jnp.abs(y) < 0.05, y, 0)
+    series = small * small * (1 / 2 - small * (1 / 6 - small * (1 / 12 - small * (1 / 20 - small / 30))))
+    one_plus = jnp.where(jnp.abs(y) < 0.5, 1 + y, ratio)
+    return jnp.where(jnp.abs(y) < 0.05, series, one_plus * log_ratio - y)
+
+
+def _bregman_conjugate(y: Array, log_ratio: Array) -> Array:
+    """log(1 + y) - y, by its series where the difference would cancel."""
+    small = jnp.where(jnp.abs(y) < 0.05, y, 0)
+    tail = small * (1 / 4 - small * (1 / 5 - small * (1 / 6 - small / 7)))
+    series = -small * small * (1 / 2 - small * (1 / 3 - tail))
+    return jnp.where(jnp.abs(y) < 0.05, series, log_ratio - y)
+
+
+def accurate_log_softmax(logits: ArrayLike) -> Array:
+    """Log of softmax along the last axis, exact also for a probability close to one.
+
+    With m the largest logit, log pi_m = -log1p(sum over the others of exp(logit_b - m)); summing the largest
+    term in as well, as is usual, would round away a sum much smaller than one.
+    """
+    logits = jnp.asarray(logits)
+    largest = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
+    # Not jnp.max: among equal logits its derivative is shared, but only one of them is left out of the sum.
+    shifted = logits - jnp.where(largest, logits, 0).sum(axis=-1, keepdims=True)
+    others = jnp.where(largest, 0, jnp.exp(shifted)).sum(axis=-1, keepdims=True)
+    return shifted - jnp.log1p(others)
+
+
+def _value_and_gradients(logits: Array, log_concentration: Array, counts: Array) -> tuple[Array, Array, Array]:
+    concentration = jnp.exp(log_concentration)[..., None]
+    n_cells = counts.sum(axis=-1, keepdims=True)
+    log_probs = accurate_log_softmax(logits)
+    probs = jnp.maximum(jnp.exp(log_probs), _TINY)
+    a = jnp.maximum(concentration * probs, _TINY)
+    weight = probs * (concentration + n_cells)
+    seen = counts > 0
+    # An empty bin's y does not depend on the bin; the same number for all lets them cancel exactly below.
+    y = jnp.where(seen, (counts - n_cells * probs) / weight, -n_cells / (concentration + n_cells))
+    ratio = jnp.where(seen, (a + counts) / weight, concentration / (concentration + n_cells))
+    log_ratio = _log_relative(y, ratio)
+    after = jnp.where(seen, a + counts, a)
+
+    remainder = stirling_remainder(after) - stirling_remainder(a) - 0.5 * jnp.log(after / a)
+    total = stirling_remainder(concentration + n_cells) - stirling_remainder(concentration)
+    total = total - 0.5 * jnp.log1p(n_cells / concentration)
+    value = jnp.where(seen, counts * log_probs, 0) + weight * _bregman(y, ratio, log_ratio) + remainder
+    value = value.sum(axis=-1) - total[..., 0]
+
+    digamma = scaled_digamma_remainder(a, after) - scaled_digamma_remainder(a, a)
+    # Relative to the likeliest bin, which else would be the difference of two numbers of the size of N.
+    likeliest = jnp.argmax(logits, axis=-1, keepdims=True)
+    slope = log_ratio - jnp.take_along_axis(log_ratio, likeliest, axis=-1)
+    mean_slope = (a * slope + digamma).sum(axis=-1, keepdims=True)
+    logits_gradient = a * slope + digamma - probs * mean_slope
+    total_digamma = scaled_digamma_remainder(concentration, concentration + n_cells)
+    total_digamma = total_digamma - scaled_digamma_remainder(concentration, concentration)
+    concentration_gradient = (a * _bregman_conjugate(y, log_ratio) + digamma).sum(axis=-1) - total_digamma[..., 0]
+    return value, logits_gradient, concentration_gradient
+
+
+@jax.custom_jvp
+def dirichlet_categorical_log_prob(logits: ArrayLike, log_concentration: ArrayLike, counts: ArrayLike) -> Array:
+    """Log-probability of the bins of N cells under a Dirichlet-categorical, from their counts.
+
+    It is that of the cells one by one, in any order: the multinomial coefficient, a constant of the data, is left
+    out, so that dividing by N compares with a negative log score. Add :func:`log_multinomial_coefficient` for the
+    Dirichlet-multinomial.
+
+    Parameters
+    ----------
+    logits
+        (..., bin) unnormalized log-probabilities.
+    log_concentration
+        (...) log of the total concentration kappa.
+    counts
+        (..., bin) numbers of cells, whole numbers in any numeric type.
+
+    Returns
+    -------
+    Array
+        (...) log-probability in nats. In float32 the error is below ``1e-5 max(1, sum_b n_b |log pi_b|)`` for kappa
+        from 1e-3 to 1e8 and up to 1e5 cells.
+    """
+    return _value_and_gradients(*_as_floats(logits, log_concentration, counts))[0]
+
+
+@dirichlet_categorical_log_prob.defjvp
+def _log_prob_jvp(
+    primals: tuple[ArrayLike, ArrayLike, ArrayLike], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+    value, logits_gradient, concentration_gradient = _value_and_gradients(*_as_floats(*primals))
+    logits_tangent, concentration_tangent, _ = tangents
+    return value, (logits_gradient * logits_tangent).sum(axis=-1) + concentration_gradient * concentration_tangent
+
+
+def _as_floats(logits: ArrayLike, log_concentration: ArrayLike, counts: ArrayLike) -> tuple[Array, Array, Array]:
+    """Broadcast the three against each other; counts become floats like the logits."""
+    logits, log_concentration = jnp.asarray(logits), jnp.asarray(log_concentration)
+    counts = jnp.asarray(counts, logits.dtype)
+    logits, counts, log_concentration = jnp.broadcast_arrays(logits, counts, log_concentration[..., None])
+    return logits, log_concentration[..., 0], counts
+
+
+def log_multinomial_coefficient(counts: ArrayLike) -> Array:
+    """Log N! - sum_b log n_b!, the number of orders in which N cells can fill the bins so.
+
+    By Stirling, -sum_b n_b log(n_b / N) + s'(N) - sum_b s'(n_b) with s'(n) = log n! - n log n + n, in which nothing
+    large cancels.
+    """
+    counts = jnp.asarray(counts, jnp.result_type(float))
+    n_cells = counts.sum(axis=-1, keepdims=True)
+    share = counts / jnp.maximum(n_cells, 1)
+    near_one = jnp.log1p(-(n_cells - counts) / jnp.maximum(n_cells, 1))
+    log_share = jnp.where(share > 0.5, near_one, jnp.log(jnp.maximum(share, _TINY)))
+    entropy = -jnp.where(counts > 0, counts * log_share, 0).sum(axis=-1)
+
+    def small_part(n: Array) -> Array:
+        n = jnp.maximum(n, 1)
+        return stirling_remainder(n) + 0.5 * jnp.log(n)
+
+    half_log_2pi = 0.9189385332046727
+    correction = jnp.where(counts > 0, small_part(counts) + half_log_2pi, 0).sum(axis=-1)
+    total = jnp.where(n_cells > 0, small_part(n_cells) + half_log_2pi, 0)[..., 0]
+    return entropy + total - correction
+
+
+class DirichletCategorical(dist.Distribution):
+    """Histogram counts of N cells whose bin probabilities are Dirichlet(kappa pi), integrated out.
+
+    The event is the vector of counts; ``log_prob`` is that of the cells' bins one by one
+    (:func:`dirichlet_categorical_log_prob`).
+
+    Parameters
+    ----------
+    logits
+        (..., bin) unnormalized log pi.
+    log_concentration
+        (...) log kappa.
+    total_count
+        (...) number of cells N. ``log_prob`` takes it from the counts; sampling, and the check of values, do not.
+    """
+
+    arg_constraints = {  # noqa: RUF012 (numpyro reads this class attribute)
+        "logits": constraints.real_vector,
+        "log_concentration": constraints.real,
+        "total_count": constraints.nonnegative_integer,
+    }
+    pytree_data_fields = ("logits", "log_concentration", "total_count")
+
+    def __init__(
+        self,
+        logits: ArrayLike,
+        log_concentration: ArrayLike,
+        total_count: ArrayLike = 1,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        logits = jnp.asarray(logits)
+        batch_shape = jax.lax.broadcast_shapes(logits.shape[:-1], jnp.shape(log_concentration), jnp.shape(total_count))
+        self.logits = jnp.broadcast_to(logits, batch_shape + logits.shape[-1:])
+        self.log_concentration = jnp.broadcast_to(log_concentration, batch_shape)
+        self.total_count = jnp.broadcast_to(total_count, batch_shape)
+        super().__init__(batch_shape, logits.shape[-1:], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """Vectors of counts that sum to ``total_count``."""
+        return constraints.multinomial(self.total_count)
+
+    @property
+    def mean(self) -> Array:
+        """Expected counts N pi."""
+        return self.total_count[..., None] * jax.nn.softmax(self.logits, axis=-1)
+
+    @validate_sample
+    def log_prob(self, value: Array) -> Array:
+        """Log-probability of the cells behind the counts ``value``, (...) nats."""
+        return dirichlet_categorical_log_prob(self.logits, self.log_concentration, value)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw counts: a histogram from the Dirichlet, then a multinomial (fast, unlike one categorical a cell)."""
+        shape = sample_shape + self.batch_shape + self.event_shape
+        key_histogram, key_counts = jax.random.split(key)
+        concentration = jnp.exp(self.log_concentration)[..., None] * jax.nn.softmax(self.logits, axis=-1)
+        histogram = jax.random.dirichlet(key_histogram, jnp.broadcast_to(concentration, shape), shape[:-1])
+        return jax.random.multinomial(key_counts, jnp.broadcast_to(self.total_count, shape[:-1]), histogram)

@@ -1,0 +1,56 @@
+"""Settings of the optimization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distpert._shared.arguments import check_count, check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How the evidence lower bound is maximized.
+
+    Adam on minibatches of groups. The step size falls along a cosine, from ``step_size`` to zero at the last epoch.
+
+    Attributes
+    ----------
+    max_epochs : int
+        Epochs at most, unless they are fewer than ``min_steps`` minibatches.
+    min_steps : int
+        Minibatches that are allowed at least: the last epoch is the one that completes them. Small screens need them:
+        concentrations far below their prior are reached late.
+    batch_size : int
+        Groups in a minibatch, at most.
+    step_size : float
+        Of Adam, at the start.
+    tolerance, patience : float, int
+        The run ends early when, over the last ``patience`` epochs, the loss fell by less than ``tolerance`` of its
+        whole fall.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    See Also
+    --------
+    distpert.fit, distpert.Priors
+
+    Examples
+    --------
+    >>> distpert.fit(adata, embeddings, optimization=distpert.Optimization(max_epochs=150))  # doctest: +SKIP
+    """
+
+    max_epochs: int = 75
+    min_steps: int = 300
+    batch_size: int = 64
+    step_size: float = 0.04
+    tolerance: float = 0.0005
+    patience: int = 15
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_epochs", 1), ("min_steps", 0), ("batch_size", 1), ("patience", 1)):
+            object.__setattr__(self, name, check_count(name, getattr(self, name), least))
+        check_number("step_size", self.step_size, above=0)
+        check_number("tolerance", self.tolerance, least=0)

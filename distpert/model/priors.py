@@ -1,0 +1,67 @@
+"""Prior scales of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distpert._shared.arguments import check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Priors:
+    """Prior scales, in logits unless said otherwise.
+
+    Attributes
+    ----------
+    common : float
+        Standard deviation of each step of the common shift from bin to bin.
+    context : float
+        The same of what a context adds to the common shift.
+    loading : float
+        The same of the loadings.
+    loading_smoothness : float
+        Correlation of each step of the loadings with the next; from 0 to below 1, no unit.
+    log_concentration : tuple of float
+        Mean and standard deviation of the logarithm of the concentration κ.
+    share : tuple of float
+        The two parameters of the Beta prior of the explained share.
+
+    Raises
+    ------
+    ValueError
+        If a scale is not above 0, the smoothness is not from 0 to below 1, or a pair is not two such numbers.
+
+    See Also
+    --------
+    distpert.fit, distpert.Optimization
+
+    Examples
+    --------
+    >>> distpert.fit(adata, embeddings, priors=distpert.Priors(loading=0.3))  # doctest: +SKIP
+    """
+
+    common: float = 2.0
+    context: float = 1.0
+    loading: float = 0.1
+    loading_smoothness: float = 0.8
+    log_concentration: tuple[float, float] = (8.0, 1.5)
+    share: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name in ("common", "context", "loading"):
+            check_number(name, getattr(self, name), above=0)
+        check_number("loading_smoothness", self.loading_smoothness, least=0, below=1)
+        if np.float32(self.loading_smoothness) >= 1:
+            raise ValueError(f"loading_smoothness must be below 1 in single precision, not {self.loading_smoothness!r}")
+        for name in ("log_concentration", "share"):
+            pair = getattr(self, name)
+            if not isinstance(pair, tuple | list | np.ndarray) or len(pair) != 2:
+                raise ValueError(f"{name} must be two numbers, not {pair!r}")
+            object.__setattr__(self, name, tuple(pair))  # hashable
+        mean, deviation = self.log_concentration
+        check_number("mean of log_concentration", mean)
+        check_number("standard deviation of log_concentration", deviation, above=0)
+        for value in self.share:
+            check_number("each number of share", value, above=0)

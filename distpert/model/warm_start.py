@@ -1,0 +1,154 @@
+"""Where the optimization starts: factors of smoothed log-ratios, and tilts of the perturbed genes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+# Cells' worth of the expected histogram that each group's is shrunk towards before taking logarithms.
+SHRINK_CELLS = 80.0
+TILT_STEPS, TILT_SETTLED = 1000, 1e-4  # steps at most, and what mean and variance move by when they have settled
+TILT_PRIOR = 2.0  # scale of the priors of mean and scale, as in the model
+
+
+class Factors(NamedTuple):
+    """Common shift (context, gene, bin), loadings (factor, gene, bin), unit responses (perturbation, factor)."""
+
+    common: NDArray[np.float32]
+    loading: NDArray[np.float32]
+    response: NDArray[np.float32]
+
+
+def factorize(
+    counts: NDArray,
+    n_cells: NDArray,
+    perturbation: NDArray,
+    context: NDArray,
+    control: NDArray,
+    n_factors: int,
+) -> Factors:
+    """Singular vectors of the perturbations' smoothed log-ratios to their controls.
+
+    Each group's histogram is shrunk towards its control's as moved by the common shift; the log-ratios are averaged
+    over the groups of a perturbation, centered, and weighted by the square root of the pooled probability, so that
+    a bin counts for as many cells as it holds. A random start would need several times as many steps of
+    optimization.
+
+    Parameters
+    ----------
+    counts, n_cells
+        (group, gene, bin) and (group,).
+    perturbation, context
+        (group,) indices of each group's perturbation and context.
+    control
+        (context, gene, bin) smoothed control histograms.
+    n_factors
+        At most the number of perturbations.
+    """
+    n_perturbations = int(perturbation.max()) + 1  # numpy's integers would make single precision double
+    cells = np.bincount(context, n_cells, minlength=len(control))[:, None, None]
+    total = np.stack([counts[context == c].sum(axis=0) for c in range(len(control))])
+    common = np.log((total + SHRINK_CELLS * control) / ((cells + SHRINK_CELLS) * control))
+    base = control * np.exp(common)
+    base /= base.sum(axis=-1, keepdims=True)
+    weight = np.sqrt(base.mean(axis=0)).astype(np.float32)
+
+    ratios = np.zeros((n_perturbations, *weight.shape), np.float32)
+    share = n_cells / np.bincount(perturbation, weights=n_cells)[perturbation]
+    for group, (p, c) in enumerate(zip(perturbation, context, strict=True)):
+        smoothed = (counts[group] + SHRINK_CELLS * base[c]) / (n_cells[group] + SHRINK_CELLS)
+        ratios[p] += share[group] * np.log(smoothed / base[c])
+    center = ratios.mean(axis=0)
+    ratios = ((ratios - center) * weight).reshape(n_perturbations, -1)
+
+    # Few perturbations, many gene-bins: the small Gram matrix has the same left singular vectors.
+    _, vectors = np.linalg.eigh((ratios @ ratios.T).astype(np.float64))
+    vectors = vectors[:, ::-1][:, :n_factors]
+    response = vectors * np.sqrt(n_perturbations)
+    loading = (response.T.astype(np.float32) / n_perturbations) @ ratios
+    loading = loading.reshape(n_factors, *weight.shape) / weight
+    return Factors((common + center).astype(np.float32), loading, response.astype(np.float32))
+
+
+class Tilts(NamedTuple):
+    """Distribution of tilts, mean and scale (tilt,), and their posterior (perturbation, tilt) means and deviations."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    on_target: NDArray[np.float64]
+    on_target_scale: NDArray[np.float64]
+
+
+def learn_tilts(
+    counts: NDArray,
+    n_cells: NDArray,
+    perturbation: NDArray,
+    context: NDArray,
+    control: NDArray,
+    common: NDArray,
+    tilts: NDArray,
+    targets: NDArray,
+) -> Tilts:
+    r"""Tilt of each perturbation's own gene, and how tilts are distributed, by empirical Bayes.
+
+    Over the groups and target genes of a perturbation p,
+
+    .. math::
+        n \mid t_p \sim \mathrm{Multinomial}\big(N, \; \mathrm{softmax}(\log h + \beta + t_p T)\big), \qquad
+        t_{pj} \sim \mathrm{Normal}(m_j, s_j^2),
+
+    with the priors of the model, :math:`m_j \sim \mathrm{Normal}(0, 2^2)`, :math:`s_j \sim \mathrm{HalfNormal}(2)`: the
+    model without its responses and concentrations. Steps of Newton's method on t, with the normal approximation at its
+    mode, in turn with those of the EM algorithm on m and s, until these have settled. Where no target is measured the
+    posterior is the distribution of the others.
+
+    The variances count one more tilt, at a distance of 1 from the mean: without it the likeliest variance of few tilts
+    is 0.
+
+    Parameters
+    ----------
+    counts, n_cells, perturbation, context, control
+        As in `factorize`.
+    common
+        (context, gene, bin) common shift.
+    tilts
+        (context, gene, tilt, bin).
+    targets
+        (perturbation, target) index of each perturbed gene, past the end where not measured.
+    """
+    n_perturbations, n_genes, n_tilts = len(targets), tilts.shape[1], tilts.shape[2]
+    group, target = np.nonzero(targets[perturbation] < n_genes)
+    owner, at = perturbation[group], context[group]
+    gene, cells = targets[owner, target], n_cells[group].astype(np.float64)
+    seen, base, direction = counts[group, gene], np.log(control[at, gene]) + common[at, gene], tilts[at, gene]
+    known = np.bincount(owner, minlength=n_perturbations) > 0
+    n_known = known.sum()
+
+    def by_perturbation(values: NDArray) -> NDArray[np.float64]:
+        total = np.zeros((n_perturbations, *values.shape[1:]))
+        np.add.at(total, owner, values)
+        return total
+
+    mean, variance = np.zeros(n_tilts), np.ones(n_tilts)
+    tilt = np.zeros((n_perturbations, n_tilts))
+    for _ in range(TILT_STEPS):
+        probs = softmax(base + np.einsum("rj,rjb->rb", tilt[owner], direction), axis=-1)
+        expected = np.einsum("rb,rjb->rj", probs, direction)
+        excess = np.einsum("rb,rjb->rj", seen, direction) - cells[:, None] * expected
+        spread = np.einsum("rb,rjb,rkb->rjk", probs, direction, direction) - expected[:, :, None] * expected[:, None]
+        precision = by_perturbation(cells[:, None, None] * spread) + np.diag(1 / variance)
+        step = np.linalg.solve(precision, (by_perturbation(excess) - (tilt - mean) / variance)[..., None])[..., 0]
+        # Far from its mode the logarithm of a softmax is no parabola, and a whole step may go too far.
+        tilt = tilt + step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1)
+        own_variance = np.diagonal(np.linalg.inv(precision), axis1=1, axis2=2)
+        before = mean, variance
+        mean = tilt[known].sum(axis=0) / (n_known + variance / TILT_PRIOR**2)
+        squares = ((tilt - mean) ** 2 + own_variance)[known].sum(axis=0) + 1
+        # The positive root of s⁴ / 2² + (n + 1) s² - squares, where the derivative by s vanishes.
+        variance = TILT_PRIOR**2 / 2 * (np.sqrt((n_known + 1) ** 2 + 4 * squares / TILT_PRIOR**2) - (n_known + 1))
+        if max(abs(mean - before[0]).max(), abs(variance - before[1]).max()) < TILT_SETTLED:
+            break
+    return Tilts(mean, np.sqrt(variance), tilt, np.sqrt(own_variance))

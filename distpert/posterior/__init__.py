@@ -1,0 +1,1 @@
+"""What a fit knows: the fitted posterior, draws of responses, and its file."""

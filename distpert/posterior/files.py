@@ -1,0 +1,126 @@
+"""A posterior as one netCDF file, without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert._shared.files import numeric_encoding, write_whole
+from distpert.embeddings.vectors import Embeddings
+from distpert.histograms.histograms import Histograms
+from distpert.model.kernels import Kernel
+from distpert.posterior.posterior import Posterior
+
+FORMAT = "distpert fit"
+FORMAT_VERSION = 2
+
+
+def write_posterior(
+    posterior: Posterior, path: str | os.PathLike[str], *, loss: NDArray[np.float64], facts: Mapping[str, Any]
+) -> None:
+    """Write a posterior and how it was fitted.
+
+    Parameters
+    ----------
+    posterior
+        What to write.
+    path
+        Where to write; a file that is there is replaced once the new one is complete.
+    loss
+        (epoch,) negative evidence lower bound.
+    facts
+        Plain values that JSON holds.
+    """
+    import xarray as xr
+
+    embeddings = xr.Dataset(
+        {
+            "vectors": (("gene", "dim"), posterior.embeddings.vectors),
+            "source_dims": ("source", list(posterior.embeddings.source_dims)),
+        },
+        coords={"gene": list(posterior.embeddings.genes)},
+    )
+    text = json.dumps({"kernel": asdict(posterior.kernel), **facts})
+    tree = xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(attrs={"format": FORMAT, "format_version": FORMAT_VERSION, "facts": text}),
+            "/histograms": posterior.histograms.dataset,
+            "/embeddings": embeddings,
+            "/parameters": posterior.parameters,
+            "/loss": xr.Dataset({"loss": ("epoch", loss)}),
+        }
+    )
+    encoding = {
+        f"/{node}": {str(name): numeric_encoding(array) for name, array in tree[node].variables.items()}
+        for node in ("histograms", "embeddings", "parameters", "loss")
+    }
+    write_whole(path, lambda part: tree.to_netcdf(part, engine="h5netcdf", encoding=encoding))
+
+
+def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `write_posterior` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    dict
+        The fields of a `Posterior`, and with them ``loss`` and the facts.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, holds something else, or was written by a newer version.
+    """
+    import xarray as xr
+
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            tree = opened.load()
+    except Exception as error:  # the netCDF stack raises whatever its layers do on damaged input
+        raise ValueError(f"cannot read {path}: it is damaged, or not a netCDF file. Save the fit again") from error
+    if tree.attrs.get("format") != FORMAT:
+        raise ValueError(f"{path} holds no fit: pass a file that Fit.save wrote (for counts, distpert.load_histograms)")
+    version = tree.attrs.get("format_version", 0)
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, and this distpert reads versions up to {FORMAT_VERSION}: upgrade "
+            "distpert"
+        )
+    try:
+        facts = json.loads(tree.attrs["facts"], object_hook=_tuples)
+        if version < 2:  # British spelling
+            facts["settings"]["optimization"] = facts["settings"].pop("optimisation")
+        embeddings = tree["embeddings"].to_dataset()
+        return facts | {
+            "histograms": Histograms(tree["histograms"].to_dataset()),
+            "embeddings": Embeddings(
+                tuple(embeddings["gene"].to_numpy().tolist()),
+                embeddings["vectors"].to_numpy(),
+                tuple(embeddings["source_dims"].to_numpy().tolist()),
+            ),
+            "kernel": Kernel(**facts["kernel"]),
+            "parameters": tree["parameters"].to_dataset(),
+            "loss": tree["loss"]["loss"].to_numpy(),
+        }
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: it has no {error}. Save the fit again") from error
+
+
+def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
+    """Undo what JSON does to tuples: priors have to be hashable."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}

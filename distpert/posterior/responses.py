@@ -1,0 +1,78 @@
+"""Posterior draws of responses and on-target tilts, of perturbations that were in training and of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert._shared.labels import genes_of
+from distpert.embeddings.vectors import Embeddings
+from distpert.model.kernels import Kernel, kernel_between
+from distpert.posterior.unseen import KernelEigen, Unseen
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Responses:
+    """What a fit knows of responses and tilts.
+
+    Attributes
+    ----------
+    perturbations
+        Those in training.
+    parameters
+        ``response``, ``response_scale`` (perturbation, factor), ``on_target``, ``on_target_scale`` (perturbation,
+        tilt), ``tilt_mean`` and ``tilt_scale`` (tilt,), in double precision.
+    embeddings, kernel, eigen
+        Embeddings, the kernel on them, and the eigenvectors of that between training perturbations.
+    unseen
+        How those of others are distributed.
+    """
+
+    perturbations: tuple[str, ...]
+    parameters: Mapping[str, NDArray[np.float64]]
+    embeddings: Embeddings
+    kernel: Kernel
+    eigen: KernelEigen
+    unseen: Unseen
+
+    def draw(self, labels: Sequence[str], num_draws: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Draw responses (draw, label, factor) and tilts (draw, label, tilt); a label's are the same in any company."""
+        n_factors, n_tilts = self.parameters["response"].shape[1], len(self.parameters["tilt_mean"])
+        response = np.empty((num_draws, len(labels), n_factors), np.float32)
+        on_target = np.empty((num_draws, len(labels), n_tilts), np.float32)
+        told = self.told([label for label in labels if label not in self.perturbations])
+        for i, label in enumerate(labels):
+            rng = np.random.default_rng([seed, crc32(label.encode())])
+            if label in told:
+                response[:, i] = self.unseen.draw(rng, *told[label], num_draws)
+                mean, scale = self.parameters["tilt_mean"], self.parameters["tilt_scale"]
+            else:
+                row = self.perturbations.index(label)
+                response[:, i] = normal(rng, *self._posterior("response", row), num_draws)
+                mean, scale = self._posterior("on_target", row)
+            on_target[:, i] = normal(rng, mean, scale, num_draws)
+        return response, on_target
+
+    def told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, float]]:
+        """Give mean and deviation (factor,) of each unseen label, from `Unseen.told`, and its strength."""
+        cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
+        known = self.parameters["response"], self.parameters["response_scale"]
+        mean, scale = self.unseen.told(*known, self.eigen, cross)
+        n_genes = np.array([len(genes_of(label)) for label in labels])
+        strengths = self.unseen.strengths_of(self.eigen, cross, n_genes)
+        return dict(zip(labels, zip(mean, scale, strengths.tolist(), strict=True), strict=True))
+
+    def _posterior(self, name: str, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of what belongs to a training perturbation."""
+        return self.parameters[name][row], self.parameters[f"{name}_scale"][row]
+
+
+def normal(
+    rng: np.random.Generator, mean: NDArray[np.float64], scale: NDArray[np.float64], num_draws: int
+) -> NDArray[np.float64]:
+    """Draw independent normals (draw, value)."""
+    return mean + scale * rng.standard_normal((num_draws, len(mean)))

@@ -1,0 +1,1 @@
+"""What any method predicts, and what can be asked of it."""

@@ -1,0 +1,75 @@
+"""Results made block by block: one perturbation in one context, for a slice of the genes.
+
+A block has random numbers of its own, so that a result depends neither on what else is asked for nor on the number of
+threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+from zlib import crc32
+
+import numpy as np
+
+BLOCK_GENES = 512
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One perturbation in one context, for a slice of the genes.
+
+    Attributes
+    ----------
+    perturbation, context : int
+        Positions among the predicted perturbations and contexts.
+    genes : slice
+        Slice of the genes.
+    """
+
+    perturbation: int
+    context: int
+    genes: slice
+
+    def generator(self, seed: int, label: str, context: str, *purpose: int) -> np.random.Generator:
+        """Random numbers of this block: they depend on its labels, not on its position."""
+        entropy = [seed, crc32(label.encode()), crc32(context.encode()), self.genes.start, *purpose]
+        return np.random.default_rng(entropy)
+
+
+def blocks(n_perturbations: int, n_contexts: int, n_genes: int) -> list[Block]:
+    """All blocks, in order."""
+    starts = range(0, n_genes, BLOCK_GENES)
+    return [
+        Block(p, c, slice(start, min(start + BLOCK_GENES, n_genes)))
+        for p in range(n_perturbations)
+        for c in range(n_contexts)
+        for start in starts
+    ]
+
+
+def map_blocks(
+    function: Callable[[Block], Result], todo: Sequence[Block], *, progress_bar: bool = False
+) -> Iterator[tuple[Block, Result]]:
+    """Apply a function to each block on all cores, with a bounded number of results in memory."""
+    from tqdm.auto import tqdm
+
+    workers = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    rest = iter(todo)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(todo), desc="predicting", unit="block", disable=not progress_bar, delay=2) as bar,
+    ):
+        running = [(block, pool.submit(function, block)) for block in islice(rest, 2 * (workers or 1))]
+        while running:
+            block, future = running.pop(0)
+            result = future.result()
+            running += [(following, pool.submit(function, following)) for following in islice(rest, 1)]
+            bar.update()
+            yield block, result

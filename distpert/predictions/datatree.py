@@ -1,0 +1,150 @@
+"""A prediction laid out as ArviZ does: groups of draws, of observations, and of their likelihood."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from distpert._shared.arguments import check_type
+from distpert.histograms.moments import EXPRESSION, MOMENTS, moments_of_cells
+from distpert.histograms.observed import observed_cells
+from distpert.histograms.statistics import attributes
+from distpert.predictions.base import HistogramPrediction
+from distpert.predictions.likelihood import log_likelihood
+from distpert.predictions.posterior_draws import PosteriorDraws
+from distpert.predictions.prior import PriorPrediction
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from anndata import AnnData
+
+    from distpert.histograms.histograms import Histograms
+
+
+# long_name and units of variables that have none yet; moments have those of `distpert.statistics`.
+_ABOUT = {
+    "response": ("latent response of the perturbation", "1"),
+    "on_target": ("tilt of the perturbed gene's own histogram", "1"),
+    "explained_share": ("share of the variance of responses that follows the embedding", "1"),
+    "concentration": ("concentration of the Dirichlet", "1"),
+    "bin_left": ("left edge of the bin", EXPRESSION),
+    "bin_right": ("right edge of the bin", EXPRESSION),
+    "in_training": ("whether the fit has seen cells of the perturbation", "1"),
+    "n_cells": ("observed cells", "cells"),
+    "counts": ("observed cells in the bin", "cells"),
+}
+
+
+def build_datatree(
+    prediction: PosteriorDraws, adata: AnnData | Histograms | None, prior: PriorPrediction | None = None
+) -> xr.DataTree:
+    """Build the tree; see `Prediction.to_datatree`."""
+    import xarray as xr
+
+    groups = {"posterior": _posterior(prediction), "constant_data": _constants(prediction)}
+    observed = None
+    if adata is not None:
+        training = prediction.training
+        observed = observed_cells(training, adata, prediction.perturbations, prediction.contexts)
+        if not training.context_key:
+            observed = observed.isel(context=0, drop=True)
+        groups["observed_data"] = _observed(prediction, observed)
+        groups["constant_data"] = groups["constant_data"].merge(observed[["n_cells", "counts"]])
+        likelihood = log_likelihood(prediction, observed["counts"]).where(observed["n_cells"] > 0)
+        groups["log_likelihood"] = likelihood.to_dataset(name="counts").expand_dims(chain=[0])
+    groups["posterior_predictive"] = _predictive(prediction, observed)
+    if prior is not None:
+        _check_prior(prediction, prior)
+        groups["prior"], groups["prior_predictive"] = _prior_sites(prior), _predictive(prior, observed)
+    for name in set(groups) - {"log_likelihood"}:
+        for variable in groups[name].values():
+            if about := _ABOUT.get(str(variable.name)):
+                variable.attrs = dict(zip(("long_name", "units"), about, strict=True))
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = {
+        "inference_library": "distpert",
+        "inference_library_version": version("distpert"),
+        "seed": prediction.seed,
+    }
+    return tree
+
+
+def _posterior(prediction: PosteriorDraws) -> xr.Dataset:
+    """Posterior draws in one chain."""
+    import xarray as xr
+
+    drawn = {
+        "response": (("draw", "perturbation", "factor"), prediction.response),
+        "on_target": (("draw", "perturbation", "tilt"), prediction.on_target),
+    }
+    coords = {"draw": np.arange(prediction.num_draws), "perturbation": list(prediction.perturbations)}
+    return xr.Dataset(drawn, coords=coords).expand_dims(chain=[0])
+
+
+def _constants(prediction: PosteriorDraws) -> xr.Dataset:
+    """Everything that is not drawn: bins, which perturbations were in training, point estimates."""
+    import xarray as xr
+
+    posterior, seen = prediction.posterior, set(prediction.posterior.perturbations)
+    edges = prediction.training.dataset[["bin_left", "bin_right"]].reset_coords()
+    return edges.assign(
+        in_training=xr.DataArray(
+            [label in seen for label in prediction.perturbations], {"perturbation": list(prediction.perturbations)}
+        ),
+        explained_share=("factor", posterior.parameters["explained_share"].to_numpy().astype(np.float64)),
+        concentration=("gene", posterior.concentration.astype(np.float64)),
+    )
+
+
+def _observed(prediction: PosteriorDraws, observed: xr.Dataset) -> xr.Dataset:
+    """Moments of the observed cells; NaN for groups without cells."""
+    import xarray as xr
+
+    counts = observed["counts"]
+    moments = moments_of_cells(counts.to_numpy(), prediction.posterior.centers)
+    found = {name: (counts.dims[:-1], value, attributes(name)) for name, value in zip(MOMENTS, moments, strict=True)}
+    return xr.Dataset(found, counts.isel(bin=0, drop=True).coords)
+
+
+def _predictive(prediction: HistogramPrediction, observed: xr.Dataset | None) -> xr.Dataset:
+    """Moments of replicates of so many cells, under the names that observed ones have, and of the distributions."""
+    replicates = distributions = prediction.moments()
+    if observed is not None:
+        n_cells = observed["n_cells"]
+        replicates = prediction.moments(n_cells=n_cells.clip(min=1)).where(n_cells > 0)
+    renamed = distributions.rename({name: f"distribution_{name}" for name in MOMENTS})
+    for variable in renamed.values():
+        variable.attrs["long_name"] += " of the distribution"
+    return replicates.merge(renamed).expand_dims(chain=[0])
+
+
+def _prior_sites(prior: PriorPrediction) -> xr.Dataset:
+    """Lay out the draws of the prior as those of the posterior."""
+    import xarray as xr
+
+    sites = prior.sites
+    drawn = {
+        "response": (("draw", "perturbation", "factor"), np.moveaxis(sites["response"], -1, 1)),
+        "on_target": (("draw", "perturbation", "tilt"), sites["on_target"]),
+        "explained_share": (("draw", "factor"), sites["explained_share"]),
+        "concentration": (("draw", "gene"), np.exp(sites["log_concentration"])),
+    }
+    coords = {
+        "draw": np.arange(prior.num_draws),
+        "perturbation": list(prior.perturbations),
+        "gene": list(prior.genes),
+    }
+    return xr.Dataset(drawn, coords=coords).expand_dims(chain=[0])
+
+
+def _check_prior(prediction: PosteriorDraws, prior: PriorPrediction) -> None:
+    """Refuse a prior of other things: its variables would not pair with those of the posterior."""
+    check_type("prior", prior, PriorPrediction, made_by="fit.prior_predictive(labels)")
+    asked, found = ((p.perturbations, p.contexts, p.genes) for p in (prediction, prior))
+    if asked != found:
+        raise ValueError(
+            "the prior is of other perturbations, contexts or genes than the prediction: make it with "
+            "fit.prior_predictive(prediction.perturbations, context=prediction.contexts)"
+        )

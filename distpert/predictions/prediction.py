@@ -1,0 +1,179 @@
+"""Predicted distributions: what a user asks of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distpert._shared.arguments import check_type
+from distpert.predictions.posterior_draws import PosteriorDraws
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from anndata import AnnData
+
+    from distpert.histograms.histograms import Histograms
+    from distpert.predictions.prior import PriorPrediction
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(PosteriorDraws):
+    """Posterior of the distributions of all genes under some perturbations; made by `Fit.predict`.
+
+    It holds draws of the latent responses. Histograms are made from them block by block when something is asked for, on
+    all cores, and are the same each time.
+
+    Attributes
+    ----------
+    training : Histograms
+        The counts that the model was fitted to.
+    perturbations, contexts : tuple of str
+        The predicted perturbations and contexts; every combination of the two.
+    posterior : Posterior
+        The fit.
+    response : ndarray, shape (draw, perturbation, factor), float32
+        Draws of the latent responses.
+    on_target : ndarray, shape (draw, perturbation, tilt), float32
+        Draws of the tilts of each perturbed gene's own histogram.
+    seed : int
+        All randomness follows from it.
+    progress_bar : bool
+        Whether to show one when something takes longer than two seconds.
+
+    See Also
+    --------
+    distpert.Fit.predict, distpert.score, distpert.calibration, distpert.plots.plot_histogram
+
+    Examples
+    --------
+    >>> prediction = fit.predict(["SALL4", "NANOG+SOX2"])  # doctest: +SKIP
+    >>> prediction.summary(ci_prob=0.9)["mean"]  # doctest: +SKIP
+    """
+
+    def __repr__(self) -> str:
+        n_seen = len(set(self.posterior.perturbations).intersection(self.perturbations))
+        return (
+            f"Prediction: {len(self.perturbations)} perturbations ({n_seen} in training) × {len(self.genes)} genes, "
+            f"{self.num_draws} draws{self.in_contexts()}"
+        )
+
+    def log_likelihood(self, counts: xr.DataArray) -> xr.DataArray:
+        """Log-probability of observed cells under each posterior draw.
+
+        Parameters
+        ----------
+        counts : DataArray
+            (perturbation, [context,] gene, bin), as `to_datatree` has them in ``constant_data``.
+
+        Returns
+        -------
+        DataArray
+            (draw, perturbation, [context,] gene) in nats, of all cells of a group, with the variation of the histogram
+            (the Dirichlet) integrated out. Without the multinomial coefficient, which is the same for all draws.
+
+        Raises
+        ------
+        TypeError
+            If `counts` is not a DataArray.
+        KeyError
+            If counts of something predicted are missing.
+        ValueError
+            If counts have other dimensions or bins, or are not numbers of cells.
+
+        Examples
+        --------
+        >>> counts = prediction.to_datatree(held_out)["constant_data"]["counts"]  # doctest: +SKIP
+        >>> prediction.log_likelihood(counts).sum("gene")  # doctest: +SKIP
+        """
+        import xarray as xr
+
+        from distpert.predictions.likelihood import log_likelihood
+
+        made_by = 'to_datatree(adata)["constant_data"]["counts"]'
+        check_type("counts", counts, xr.DataArray, made_by=made_by)
+        return log_likelihood(self, counts)
+
+    def sample_cells(self, n_cells: int = 500, *, seed: int = 0) -> AnnData:
+        """Draw synthetic cells.
+
+        Each cell comes from a posterior draw of its own. Cells therefore differ both as real cells do and by the
+        uncertainty of the posterior. Genes are independent within a cell, given the draw: the model describes the
+        distribution of each gene, not how genes vary together.
+
+        Parameters
+        ----------
+        n_cells : int
+            Cells for each perturbation and context.
+        seed : int
+            Of the cells; the draws themselves follow from the seed of the prediction.
+
+        Returns
+        -------
+        AnnData
+            Cells × genes, ``X`` the center of the drawn bin in the units of the training data; ``obs`` has the
+            perturbation and the context, under the keys of the training. A layer or a column of gene symbols that the
+            training was read from is there too: the cells can be read with the same keys.
+
+        Raises
+        ------
+        ValueError
+            If `n_cells` is not a whole number above 0.
+
+        Examples
+        --------
+        >>> cells = prediction.sample_cells(500)  # doctest: +SKIP
+        """
+        from distpert.predictions.cells import draw_cells
+
+        return draw_cells(self, n_cells, seed)
+
+    def to_datatree(
+        self, adata: AnnData | Histograms | None = None, *, prior: PriorPrediction | None = None
+    ) -> xr.DataTree:
+        """Lay out the posterior as ArviZ does.
+
+        Parameters
+        ----------
+        adata : AnnData or Histograms, optional
+            Cells of the predicted perturbations, read with the keys of the training. They add the groups
+            ``observed_data`` and ``log_likelihood``.
+        prior : PriorPrediction, optional
+            Of the same perturbations and contexts (`Fit.prior_predictive`). It adds the groups ``prior`` and
+            ``prior_predictive``, laid out as ``posterior`` and ``posterior_predictive`` are.
+
+        Returns
+        -------
+        DataTree
+            - ``posterior``: ``response`` (chain, draw, perturbation, factor) and ``on_target`` (chain, draw,
+              perturbation, tilt).
+            - ``posterior_predictive``: ``mean``, ``variance``, ``skewness`` and ``kurtosis`` (chain, draw,
+              perturbation, [context,] gene) of replicates with as many cells as were observed, and
+              ``distribution_mean``, ... of the distributions themselves. Without ``adata`` both are the same.
+            - ``constant_data``: bin edges; ``in_training``, whether the fit has seen the perturbation; the point
+              estimates ``explained_share`` (factor) and ``concentration`` (gene). With ``adata`` also ``n_cells`` and
+              ``counts``.
+            - ``observed_data``: moments of the observed cells.
+            - ``log_likelihood``: ``counts`` (chain, draw, perturbation, [context,] gene), of all the cells of a group,
+              in nats (`log_likelihood`).
+
+            A group (a perturbation in a context) without cells is NaN in ``observed_data``, ``log_likelihood`` and the
+            replicates.
+
+        Raises
+        ------
+        ValueError
+            If a predicted perturbation has no cells in any predicted context, or the prior is of other perturbations or
+            contexts.
+
+        See Also
+        --------
+        distpert.to_arviz
+
+        Examples
+        --------
+        >>> tree = prediction.to_datatree(held_out)  # doctest: +SKIP
+        >>> arviz.summary(distpert.to_arviz(tree), var_names=["response"], kind="stats")  # doctest: +SKIP
+        """
+        from distpert.predictions.datatree import build_datatree
+
+        return build_datatree(self, adata, prior)

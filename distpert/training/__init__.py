@@ -1,0 +1,1 @@
+"""What every method learns from: the training counts, unpacked and checked."""

@@ -1,0 +1,81 @@
+"""What every method needs before any long work: controls, and perturbations with an embedding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import chain
+
+from distpert._shared.labels import listed, spelling_hint
+from distpert.embeddings.vectors import Embeddings
+from distpert.histograms.histograms import Histograms
+from distpert.training.groups import TrainingGroups
+
+FEWEST_PERTURBATIONS = 3
+
+
+def check_controls(histograms: Histograms) -> None:
+    """Refuse histograms of held-out cells, which may have been counted without controls.
+
+    Raises
+    ------
+    ValueError
+        If a context has no control cells.
+    """
+    groups = TrainingGroups(histograms)
+    with_controls = {groups.contexts[context] for context in groups.context[groups.is_control]}
+    if without := sorted(set(groups.contexts) - with_controls):
+        where = f" in {listed(without)}" if histograms.context_key else ""
+        raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
+
+
+def check_number(perturbations: Sequence[str], fewest: int = FEWEST_PERTURBATIONS) -> None:
+    """Refuse too few perturbations.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    if len(perturbations) < fewest:
+        raise ValueError(f"the training has {len(perturbations)} perturbations; at least {fewest} are needed")
+
+
+def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, others: str, stacklevel: int = 3) -> None:
+    """Refuse too few perturbations with an embedding; name those without.
+
+    Parameters
+    ----------
+    perturbations
+        Those in training.
+    embeddings
+        Of genes.
+    others
+        What becomes of perturbations without an embedding.
+    stacklevel
+        Of the warning; by default it is of the line that calls the caller.
+
+    Raises
+    ------
+    ValueError
+        If fewer than 3 have one.
+
+    Warns
+    -----
+    UserWarning
+        Names those that have none.
+    """
+    check_number(perturbations)
+    missing = embeddings.missing(perturbations)
+    hint = spelling_hint(chain.from_iterable(missing.values()), embeddings.genes)
+    usable = len(perturbations) - len(missing)
+    if usable < FEWEST_PERTURBATIONS:
+        genes = listed(dict.fromkeys(gene for genes in missing.values() for gene in genes))
+        raise ValueError(
+            f"{usable} of {len(perturbations)} training perturbations have an embedding; at least "
+            f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. The embeddings are of "
+            f"{listed(embeddings.genes, 5)}: do they use the same symbols?{hint}"
+        )
+    if missing:
+        end = hint and "." + hint
+        warnings.warn(f"no embedding for {listed(missing)}: {others}{end}", UserWarning, stacklevel=stacklevel)

@@ -1,0 +1,107 @@
+"""The groups of a training screen as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distpert.histograms.histograms import Histograms
+from distpert.training.controls import observed_controls, smoothed_controls
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingGroups:
+    """The training counts, unpacked once: what the model, baselines, scores and calibration learn from or refer to.
+
+    A group is the cells that share a perturbation and a context.
+
+    Attributes
+    ----------
+    histograms : Histograms
+        Counted training cells.
+    """
+
+    histograms: Histograms
+
+    @cached_property
+    def perturbations(self) -> tuple[str, ...]:
+        """Sorted labels of the perturbations, without the control."""
+        return self.histograms.perturbations
+
+    @cached_property
+    def contexts(self) -> tuple[str, ...]:
+        """Sorted contexts."""
+        return self.histograms.contexts
+
+    @cached_property
+    def counts(self) -> NDArray[np.integer]:
+        """Numbers of cells in bins (group, gene, bin)."""
+        return self.histograms.counts.to_numpy()
+
+    @cached_property
+    def n_cells(self) -> NDArray[np.integer]:
+        """Numbers of cells (group,)."""
+        return self.histograms.n_cells.to_numpy()
+
+    @cached_property
+    def label(self) -> NDArray[np.str_]:
+        """Label of each group (group,), the control's too."""
+        return self.histograms.dataset["perturbation"].to_numpy().astype(str)
+
+    @cached_property
+    def context(self) -> NDArray[np.intp]:
+        """Position of each group's context among `contexts` (group,)."""
+        return np.searchsorted(self.contexts, self.histograms.dataset["context"].to_numpy().astype(str))
+
+    @cached_property
+    def is_control(self) -> NDArray[np.bool_]:
+        """Whether a group is of control cells (group,)."""
+        return self.label == self.histograms.control
+
+    @cached_property
+    def perturbed(self) -> NDArray[np.intp]:
+        """Positions of the groups of perturbed cells (perturbed group,)."""
+        return np.flatnonzero(~self.is_control)
+
+    @cached_property
+    def perturbation(self) -> NDArray[np.intp]:
+        """Position among `perturbations` of each group in `perturbed` (perturbed group,)."""
+        return np.searchsorted(self.perturbations, self.label[self.perturbed])
+
+    @cached_property
+    def control(self) -> NDArray[np.float64]:
+        """Control histograms as the control cells show them (context, gene, bin)."""
+        return observed_controls(self.counts, self.n_cells, self.context, self.is_control)
+
+    @cached_property
+    def smoothed_control(self) -> NDArray[np.float64]:
+        """Control histograms as the model smooths them (context, gene, bin); no bin is zero."""
+        return smoothed_controls(self.counts, self.n_cells, self.context, self.is_control)
+
+    @cached_property
+    def n_control(self) -> NDArray[np.int64]:
+        """Numbers of control cells (context,)."""
+        return self._cells_by_context(self.is_control)
+
+    @cached_property
+    def n_perturbed(self) -> NDArray[np.int64]:
+        """Numbers of perturbed cells (context,)."""
+        return self._cells_by_context(~self.is_control)
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, str], int]:
+        """Position of each group by its label and context."""
+        names = zip(self.label.tolist(), self.context.tolist(), strict=True)
+        return {(label, self.contexts[context]): row for row, (label, context) in enumerate(names)}
+
+    def counts_of(self, label: str, context: str) -> NDArray[np.integer] | None:
+        """Return the counts (gene, bin) of a group, None if it is not in training."""
+        row = self.rows.get((label, context))
+        return None if row is None else self.counts[row]
+
+    def _cells_by_context(self, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        totals = np.bincount(self.context[chosen], self.n_cells[chosen], minlength=len(self.contexts))
+        return totals.astype(np.int64)
