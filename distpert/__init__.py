@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from distpert.model.optimization import Optimization
     from distpert.model.priors import Priors
     from distpert.posterior.posterior import Posterior
-    from distpert.predictions.base import BasePrediction, HistogramPrediction
+    from distpert.predictions.base import BasePrediction, HistogramPrediction, MomentPrediction
     from distpert.predictions.conformal import ConformalPrediction, conformalize
     from distpert.predictions.prediction import Prediction
     from distpert.predictions.prior import PriorPrediction
@@ -45,6 +45,7 @@ __all__ = [
     "HistogramPrediction",
     "Histograms",
     "LeaveOneOut",
+    "MomentPrediction",
     "Optimization",
     "Posterior",
     "Prediction",
@@ -87,6 +88,7 @@ _MODULE = {
     "BasePrediction": "distpert.predictions.base",
     "Embeddings": "distpert.embeddings.vectors",
     "HistogramPrediction": "distpert.predictions.base",
+    "MomentPrediction": "distpert.predictions.base",
     "Posterior": "distpert.posterior.posterior",
     "ScreenKeys": "distpert.histograms.keys",
     "Fit": "distpert.fitting.fitted",

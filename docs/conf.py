@@ -9,24 +9,28 @@ release = installed_version("distpert")
 version = release
 
 extensions = [
-    "myst_nb",
+    "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "generated/.*", "jupyter_execute"]
+exclude_patterns = ["_build", "generated/.*", "conftest.py"]
 
-html_theme = "pydata_sphinx_theme"
+html_theme = "furo"
 html_title = "distpert"
+html_static_path = ["_static"]
+html_css_files = ["distpert.css"]
 html_show_sourcelink = False
-html_theme_options = {"show_toc_level": 2}
+html_copy_source = False
 
-myst_enable_extensions = ["dollarmath", "colon_fence"]
-nb_execution_mode = "off"  # notebooks are committed with their output
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc shows the types
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "inherited-members": "object, tuple, Distribution"}
+autodoc_default_options = {"members": True, "inherited-members": "object, tuple, Distribution, ABC"}
 numpydoc_show_class_members = False

@@ -110,7 +110,7 @@ for name, (adata, key) in screens.items():
         fits[name] = distpert.fit(adata[~is_held], screen.embeddings, context_key=key, progress_bar=False)
     context = f"plate{last}" if key else None
     prediction = fits[name].predict(held_out, context=context, num_draws=num_draws, progress_bar=False)
-    tables[name] = distpert.calibration(prediction, adata[is_held], num_pit_bins=10)
+    tables[name] = distpert.calibration(prediction, adata[is_held], n_pit_bins=10)
     if not key:
         dispersion[name] = heterogeneity(adata, prediction)
 

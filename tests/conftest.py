@@ -1,9 +1,14 @@
 """Simulated screens and fits of them, made once: compiling a fit takes seconds for each new shape."""
 
+from dataclasses import dataclass
+
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 import distpert
+from distpert.embeddings.vectors import Embeddings, as_embeddings
 
 
 @pytest.fixture(scope="session")
@@ -50,13 +55,88 @@ def small_fit(small):
 @pytest.fixture(scope="session")
 def draws_of():
     """All histograms of a prediction at once, (draw, perturbation, context, gene, bin)."""
-    from distpert.predictions.draws import blocks
+    from distpert.predictions.blocks import blocks
 
     def collect(prediction):
         shape = (len(prediction.perturbations), len(prediction.contexts), len(prediction.genes))
-        out = np.empty((prediction.num_draws, *shape, prediction.fit.histograms.n_bins), np.float32)
+        out = np.empty((prediction.num_draws, *shape, prediction.posterior.histograms.n_bins), np.float32)
         for block in blocks(*shape):
-            out[:, block.perturbation, block.context, block.genes] = prediction._draw(block)
+            out[:, block.perturbation, block.context, block.genes] = prediction.draw(block)
         return out
 
     return collect
+
+
+# A screen small enough for brute force: three days, pairs, groups without cells, a day of controls alone.
+
+TINY_GENES = ("A", "B", "X", "Y")
+TINY_GROUPS = {
+    "control": {"d1": 40, "d2": 25, "d3": 30},
+    "A": {"d1": 12, "d2": 20},
+    "B": {"d1": 15},
+    "C": {"d1": 9, "d2": 11},
+    "A+B": {"d1": 14, "d2": 8},
+    "C+D": {"d2": 10},
+}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """The cells, their histograms, and shares of bins counted in another way."""
+
+    adata: anndata.AnnData
+    histograms: distpert.Histograms
+    embeddings: Embeddings
+
+    @property
+    def centers(self):
+        return self.histograms.centers.to_numpy()
+
+    def cells(self, label, context="all"):
+        here = self.adata.obs["perturbation"] == label
+        return self.adata.X[here & ((context == "all") | (self.adata.obs["day"] == context))]
+
+    def counts(self, label, context="all"):
+        left, right = (self.histograms.dataset[name].to_numpy() for name in ("bin_left", "bin_right"))
+        edges = np.concatenate([left, right[:, -1:]], axis=1)
+        cells = self.cells(label, context)
+        return np.array([np.histogram(cells[:, g], edges[g])[0] for g in range(cells.shape[1])]).astype(float)
+
+    def shares(self, label, context="all"):
+        counts = self.counts(label, context)
+        return counts / counts.sum(axis=-1, keepdims=True)
+
+    def shift(self, label, context):
+        """Shift of shares from control; where there are no cells, the mean of the days that have some."""
+        days = [day for day in ("d1", "d2", "d3") if len(self.cells(label, day))]
+        used = [context] if context in (*days, "all") else days
+        return np.mean([self.shares(label, day) - self.shares("control", day) for day in used], axis=0)
+
+
+def make_tiny(context_key):
+    rng = np.random.default_rng(7)
+    rows, obs = [], []
+    for p, (label, days) in enumerate(TINY_GROUPS.items()):
+        for d, (day, n_cells) in enumerate(days.items()):
+            level = np.array([2.0, 3.0, 1.0, 4.0]) + 0.5 * np.cos(3.0 * p + np.arange(4)) + 0.4 * d
+            rows.append(np.abs(rng.normal(level, 1.0, (n_cells, 4))) * (rng.random((n_cells, 4)) > 0.2))
+            obs += [(label, day)] * n_cells
+    adata = anndata.AnnData(
+        np.concatenate(rows).astype(np.float32),
+        obs=pd.DataFrame(obs, columns=["perturbation", "day"], index=[f"cell{i}" for i in range(len(obs))]),
+        var=pd.DataFrame(index=list(TINY_GENES)),
+    )
+    embeddings = as_embeddings(dict(zip("ABCDEF", rng.normal(size=(6, 3)), strict=True)))
+    return Tiny(adata, distpert.count_histograms(adata, context_key=context_key, n_bins=6), embeddings)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Three days; B and C+D were perturbed on one of them, and nothing on the third."""
+    return make_tiny("day")
+
+
+@pytest.fixture(scope="session")
+def tiny_all():
+    """The same cells without contexts."""
+    return make_tiny(None)

@@ -178,7 +178,8 @@ def spelling_hint(names: Iterable[str], genes: Collection[str]) -> str:
 
 
 # What stands around a gene in the name of a guide: sgKLF1_2, KLF1-g1, KLF1_P1P2, KLF1_+_74376086.23-P1P2.
-_GUIDE_PREFIX = re.compile(r"(?:sg|g)(?:rna)?[_-]?", re.IGNORECASE)
+# A mere G begins symbols, too: GCLC is no guide of CLC.
+_GUIDE_PREFIX = re.compile(r"(?:sg|g(?=[A-Z])|(?i:s?g)(?=[_-]|(?i:rna)))(?i:rna)?[_-]?")
 _GUIDE_SUFFIX = re.compile(r"[_.:| -](?:[+-]_)?(?:sgrna|grna|guide|sg|g|p)?[_-]?[0-9][\w.-]*", re.IGNORECASE)
 
 

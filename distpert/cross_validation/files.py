@@ -14,6 +14,7 @@ import numpy as np
 from distpert._shared.files import numeric_encoding, write_whole
 from distpert.cross_validation.splits import Splits
 from distpert.embeddings.vectors import Embeddings
+from distpert.histograms.expression import digest_values
 from distpert.histograms.screen import Screen
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _WAY_OUT = "Give another path, or the settings that it was made with"
 
 
 def describe_data(screen: Screen, embeddings: Embeddings) -> dict[str, Any]:
-    """Describe data well enough to tell others from them: sizes, sums and digests of names.
+    """Describe data by their content, so that other data are told from them: sizes and digests.
 
     Parameters
     ----------
@@ -37,16 +38,13 @@ def describe_data(screen: Screen, embeddings: Embeddings) -> dict[str, Any]:
     dict
         Plain values, the same for the same data in any layout.
     """
-    matrix = screen.matrix
-    values = matrix if isinstance(matrix, np.ndarray) else matrix.data[: matrix.nnz]
     vectors = sha256(np.ascontiguousarray(embeddings.vectors).tobytes())
     return {
-        "cells": matrix.shape[0],
+        "cells": screen.matrix.shape[0],
         "genes": _digest(screen.genes),
         "perturbation labels": _digest(screen.perturbation),
         "contexts": _digest(screen.context),
-        # Rounded, as sums in another order differ in their last digits.
-        "sum of the expression": f"{values.sum(dtype=np.float64):.9g}",
+        "expression": digest_values(screen.matrix),
         "embeddings": f"{_digest(embeddings.genes)} {vectors.hexdigest()[:16]}",
     }
 

@@ -9,16 +9,17 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from distpert._shared.labels import listed
 from distpert.embeddings.tables import frame_from_vectors, validate_embeddings
+from distpert.embeddings.unpickling import load_plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["read_embeddings"]
 
 
-def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] | None = None) -> pd.DataFrame:
+def read_embeddings(
+    path: str | os.PathLike[str], *, rename: Mapping[str, str] | None = None, drop: Sequence[str] = ()
+) -> pd.DataFrame:
     """Read gene embeddings from a file.
 
     Parameters
@@ -41,7 +44,7 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
             Arrays ``symbols`` (or ``genes``, ``names``) and ``emb`` (or ``embeddings``, ``vectors``, ``X``;
             genes × dims), or one array a gene, named by its symbol.
         ``.parquet``
-            Genes in the index or else in the first column of strings; all other columns are dims.
+            Genes in the index or else in the first column of strings; all other columns are dims. Needs pyarrow.
         ``.csv``, ``.tsv``, ``.txt``, and these with ``.gz``
             Genes in the first column; a header is optional. ``.txt`` is split at commas or at white space,
             and may start with the line "genes dims" of the word2vec format.
@@ -53,11 +56,14 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
             lists, tuples, strings, numbers and numeric arrays is unpickled, so that no code of the file runs.
     rename : mapping of str to str, optional
         From names in the file to gene symbols. Names that it does not hold are kept.
+    drop : sequence of str, optional
+        Columns of a table that are no dimensions, such as identifiers, row numbers or notes.
 
     Returns
     -------
     DataFrame, shape (genes, dims)
-        float32 (whatever the precision of the file), index named "gene", columns 0 to dims − 1 named "dim".
+        float32 (whatever the precision of the file), index named "gene", columns "0" to "dims − 1" named "dim". It can
+        be stored in ``adata.uns``.
 
     Raises
     ------
@@ -67,9 +73,21 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
         If it is a folder.
     ValueError
         If the suffix is unknown, the file is not what its suffix says, or the embeddings are invalid
-        (duplicated symbols, different lengths, cells that are not finite numbers, rows of zeros).
+        (duplicated symbols, different lengths, columns of row numbers or identifiers, cells that are not finite
+        numbers, rows of zeros), or a column to drop is not there.
     pickle.UnpicklingError
         If a pickle holds anything else than plain containers, numbers and numeric arrays.
+    ImportError
+        If a parquet file is read and pyarrow is not installed.
+
+    See Also
+    --------
+    distpert.fit, distpert.embed_text
+
+    Examples
+    --------
+    >>> embeddings = distpert.read_embeddings("embeddings.npz")  # doctest: +SKIP
+    >>> fit = distpert.fit(adata, embeddings)  # doctest: +SKIP
     """
     path = Path(path)
     if path.is_dir():
@@ -96,6 +114,10 @@ def read_embeddings(path: str | os.PathLike[str], *, rename: Mapping[str, str] |
     if isinstance(content, tuple):
         genes, vectors = content
         content = frame_from_vectors(genes, vectors, str(path))
+    names = [drop] if isinstance(drop, str) else list(drop)
+    if absent := [name for name in names if name not in content.columns]:
+        raise ValueError(f"{path}: no columns {listed(map(repr, absent))} to drop; there are {listed(content.columns)}")
+    content = content.drop(columns=names)
     if rename is not None:
         if not any(gene in rename for gene in content.index):
             raise ValueError(f"{path}: rename holds none of the names in the file: {listed(content.index)}")
@@ -148,7 +170,10 @@ def _read_npz(path: Path) -> Content:
 def _read_parquet(path: Path) -> Content:
     import pandas as pd
 
-    frame = pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise ImportError(f"{path}: parquet files need pyarrow: pip install pyarrow") from error
     if not all(isinstance(gene, str) for gene in frame.index):
         for name in frame.columns:
             if any(isinstance(cell, str) for cell in frame[name]):
@@ -158,34 +183,67 @@ def _read_parquet(path: Path) -> Content:
 
 
 def _read_text(path: Path) -> Content:
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        rows = _rows(file, path)
-        first, second = next(rows, None), next(rows, None)
-        if first is None or second is None:
-            raise ValueError("it has fewer than two rows")
-        _check_columns(second[1])
-        has_header = _is_header(first[1], second[1])
-        genes, vectors = [], []
-        for line, (gene, *cells) in chain([second] if has_header else [first, second], rows):
-            genes.append(gene.strip())
-            try:
-                with np.errstate(over="ignore"):  # becomes inf, which validation names
-                    vectors.append(np.array(cells, dtype=np.float32))
-            except ValueError:
-                wrong = next(cell for cell in cells if not _is_number(cell))
-                raise ValueError(f"{wrong!r} is not a number (line {line}, gene {gene!r})") from None
-    names = first[1][1:]
+    import pandas as pd
+
+    separator, rows = _first_rows(path)
+    if len(rows) < 2:
+        raise ValueError("it has fewer than two rows")
+    (head_line, head), (_, first) = rows
+    _check_columns(first)
+    has_header = _is_header(head, first)
+    n_dims = len(first) - 1
+    is_named = has_header and len(head) in (n_dims, n_dims + 1) and not _is_word2vec(head, n_dims)
+    names = head[len(head) - n_dims :] if is_named and n_dims else [str(dim) for dim in range(n_dims)]
+    table = pd.read_csv(
+        path,
+        sep=separator,
+        header=None,
+        names=range(len(first)),  # more cells in a later row are an error that says which line
+        index_col=0,
+        skiprows=head_line if has_header else 0,
+        dtype={0: str},
+        keep_default_na=False,  # symbols such as NAN are no missing names
+        na_values={column: ["nan", "NaN"] for column in range(1, len(first))},
+        skipinitialspace=True,
+        encoding="utf-8-sig",
+        float_precision="round_trip",
+    )
+    for column in table.columns[
+        (table.dtypes == object).to_numpy()
+    ]:  # so that errors name the cells that are no numbers
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        table[column] = numbers.astype(object).where(numbers.notna(), table[column])
+    table = table.set_axis(names, axis=1)
+    table.index = [gene.strip() for gene in table.index]
+    genes = list(table.index)
     if has_header and genes == list(map(str, range(len(genes)))) and not any(map(_is_number, names)):
         raise ValueError(
-            f"transposed, or without genes: the columns are {listed(names, 5)}, and the first holds 0, 1, ...; "
-            "write genes x dims, with the genes first (of a transposed table, .T)"
+            f"transposed, or without genes: the columns are {listed(names, 5)}, and the first holds 0, 1, ...; write "
+            "genes x dims, with the genes first (of a transposed table, .T)"
         )
-    return genes, vectors
+    return table
+
+
+def _first_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
+    """Separator of a text file, and line number and cells of its first two lines that are not blank."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        lines = list(islice(((line, text) for line, text in enumerate(file, 1) if text.strip()), 2))
+    kind = next(suffix.lower() for suffix in path.suffixes[::-1] if suffix.lower() in _TEXT)
+    separator = {".csv": ",", ".tsv": "\t", ".txt": r"\s+"}[kind]
+    if kind == ".txt" and lines and "," in lines[0][1] and "\t" not in lines[0][1]:
+        separator = ","
+
+    def cells(text: str) -> list[str]:
+        if separator == r"\s+":
+            return [cell.strip('"') for cell in text.split()]
+        return [cell.strip() for cell in next(csv.reader([text], delimiter=separator))]
+
+    return separator, [(line, cells(text)) for line, text in lines]
 
 
 def _check_columns(cells: list[str]) -> None:
-    """Refuse a row that is split at something else, or that begins with its number."""
+    """Refuse a row with another separator, or that begins with its number."""
     marks, unsplit = (";\t", cells[1:]) if len(cells) > 1 else (";\t, ", [cells[0].strip()])
     for mark in marks:
         if any(mark in cell for cell in unsplit):
@@ -195,32 +253,16 @@ def _check_columns(cells: list[str]) -> None:
             )
     if len(cells) > 2 and _is_number(cells[0]) and re.search(r"[^\W\d]", cells[1]) and not _is_number(cells[1]):
         raise ValueError(
-            f"genes must come first, but the first column holds {cells[0]!r} and the second {cells[1]!r}: "
-            "leave the numbers of rows out, frame.to_csv(path, index=False)"
+            f"genes must come first, but the first column holds {cells[0]!r} and the second {cells[1]!r}: leave the "
+            "row numbers out, frame.to_csv(path, index=False)"
         )
-
-
-def _rows(file: IO[str], path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of all lines that are not blank."""
-    kind = next(suffix.lower() for suffix in path.suffixes[::-1] if suffix.lower() in _TEXT)
-    numbered = ((line, text) for line, text in enumerate(file, 1) if text.strip())
-    start = next(numbered, None)
-    if start is None:
-        return
-    if kind == ".txt":
-        kind = ".csv" if "," in start[1] and "\t" not in start[1] else "white space"
-    for line, text in chain([start], numbered):
-        if kind == "white space":
-            yield line, [cell.strip('"') for cell in text.split()]
-        else:
-            yield line, next(csv.reader([text], delimiter="," if kind == ".csv" else "\t"))
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
     """Whether the first row names the columns: by "gene", words, 0, 1, ... or 1, 2, ..., or as word2vec does."""
     dims = len(second) - 1
-    if len(first) == 2 and first[1] == str(dims) and _is_number(first[0]):
-        return True  # "24447 200"
+    if _is_word2vec(first, dims):
+        return True
     # R leaves out the name of the first column, and so does white space where that name is blank.
     if len(first) != dims + 1 and (len(first) != dims or dims < 2):
         return False
@@ -230,6 +272,11 @@ def _is_header(first: list[str], second: list[str]) -> bool:
             return True
         return dims > 1 and any(names == [str(start + i) for i in range(dims)] for start in (0, 1))
     return 0 < len(set(names)) == len(names)  # else a row of blanks or NAs, not to be passed over
+
+
+def _is_word2vec(cells: list[str], dims: int) -> bool:
+    """Whether a row is the first line of the word2vec format, "genes dims"."""
+    return len(cells) == 2 and cells[1] == str(dims) and _is_number(cells[0])
 
 
 def _is_number(cell: str) -> bool:
@@ -243,102 +290,35 @@ def _is_number(cell: str) -> bool:
 def _read_hdf5(path: Path) -> Content:
     import h5py
 
-    with h5py.File(path, "r") as file:
-        vectors = {}
-        for name, item in file.items():
-            if not isinstance(item, h5py.Dataset) or item.ndim != 1:
-                found = f"of shape {item.shape}" if isinstance(item, h5py.Dataset) else "a group"
-                raise ValueError(
-                    f"{name!r} is {found}; expected one vector a protein at the top level, "
-                    "as in per-protein.h5 (not per-residue.h5)"
-                )
+    vectors: dict[str, Any] = {}
+
+    def add(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Group):  # a symbol that contains a slash is a group with a dataset
+            for key, inner in item.items():
+                add(f"{name}/{key}", inner)
+        elif item.ndim == 1:
             vectors[name] = item[()]
+        else:
+            raise ValueError(f"{name!r} is of shape {item.shape}; {_PER_PROTEIN}")
+
+    with h5py.File(path, "r") as file:
+        if file and all(isinstance(item, h5py.Group) for item in file.values()):
+            raise ValueError(f"{next(iter(file))!r} is a group; {_PER_PROTEIN}")
+        for name, item in file.items():
+            add(name, item)
     return list(vectors), list(vectors.values())
+
+
+_PER_PROTEIN = "expected one vector a protein at the top level, as in per-protein.h5 (not per-residue.h5)"
 
 
 def _read_pickle(path: Path) -> Content:
     with path.open("rb") as file:
-        try:
-            content = _PlainUnpickler(file).load()
-        except pickle.UnpicklingError:
-            raise
-        except Exception as error:  # a broken stream may raise nearly anything
-            raise pickle.UnpicklingError(f"not a readable pickle ({type(error).__name__}: {error})") from error
+        content = load_plain(file)
     if not isinstance(content, dict) or not all(isinstance(gene, str) for gene in content):
         raise ValueError("expected a dict from gene symbols to vectors")
-    vectors = [value.array if isinstance(value, _Array) else value for value in content.values()]
-    return list(content), vectors
+    return list(content), list(content.values())
 
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles plain containers, numbers and numeric arrays.
-
-    Containers and numbers have opcodes of their own. Arrays need callables, and instead of numpy's (whose
-    constructors trust what they are given, down to object pointers) the stream gets the stand-ins below.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _STAND_INS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"refused {module}.{name}: only dicts, lists, tuples, strings, numbers and numeric numpy "
-                "arrays are unpickled, since anything else may run code. If you trust the file, load it "
-                "yourself and pass a dict of vectors or a DataFrame"
-            ) from None
-
-
-class _Dtype:
-    """Stand-in for numpy.dtype: real numbers only."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        self.code = code
-        self.__setstate__((3, "="))
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        name = f"{state[1]}{self.code}"  # state[1] is the byte order
-        if not re.fullmatch("[<>=|](f[248]|[iu][1248])", name):
-            raise pickle.UnpicklingError(f"refused dtype {self.code!r}: arrays must hold real numbers")
-        self.dtype = np.dtype(name)
-
-
-class _Array:
-    """Stand-in for numpy.ndarray."""
-
-    array: Any = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _version, shape, dtype, is_fortran, raw = state
-        self.array = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
-
-
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
-
-
-def _from_buffer(raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Any, *_: Any) -> Any:
-    return np.frombuffer(raw, dtype.dtype).reshape(shape, order=order)
-
-
-def _scalar(dtype: _Dtype, raw: bytes) -> Any:
-    return np.frombuffer(raw, dtype.dtype)[0]
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Stand-in for _codecs.encode, by which protocols 0 to 2 write bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"refused _codecs.encode to {encoding!r}")
-    return str.encode(text, "latin1")
-
-
-_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
-    **{(f"{core}.multiarray", "_reconstruct"): _reconstruct for core in ("numpy.core", "numpy._core")},
-    **{(f"{core}.multiarray", "scalar"): _scalar for core in ("numpy.core", "numpy._core")},
-    **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in ("numpy.core", "numpy._core")},
-}
 
 _TEXT = (".csv", ".tsv", ".txt")
 _READERS: dict[str, Callable[[Path], Content]] = {

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distpert._shared.labels import genes_of, listed
+from distpert.embeddings.arrays import to_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,19 +40,57 @@ def frame_from_vectors(genes: Sequence[str], vectors: Sequence[ArrayLike], where
     Raises
     ------
     ValueError
-        If a vector is not one-dimensional and numeric, or if lengths differ; names the genes.
+        If a vector is not one-dimensional, does not hold real numbers or cannot be converted, or if lengths differ;
+        names the genes.
     """
     import pandas as pd
 
-    arrays = [_vector(vector) for vector in vectors]
-    if wrong := [gene for gene, array in zip(genes, arrays, strict=True) if array is None]:
-        raise ValueError(f"{where}: not a one-dimensional vector of numbers: {listed(wrong)}")
-    lengths = [len(array) for array in arrays if array is not None]
+    genes, vectors = _flat(genes, vectors)
+    arrays, wrong = [], {}
+    for gene, vector in zip(genes, vectors, strict=True):
+        try:
+            array = to_array(vector)
+            if array.ndim != 1:
+                raise ValueError(_wrong_shape(array))
+            with np.errstate(over="ignore"):  # becomes inf, which validation names
+                arrays.append(array.astype(np.float32))
+        except ValueError as error:
+            wrong[gene] = str(error)
+    if wrong:
+        gene, reason = next(iter(wrong.items()))
+        others = (
+            f" The same holds for {len(wrong) - 1} other genes: {listed(list(wrong)[1:])}"
+            if wrong.keys() - {gene}
+            else ""
+        )
+        raise ValueError(f"{where}: the vector of {gene} {reason}.{others}")
+    lengths = [len(array) for array in arrays]
     usual = Counter(lengths).most_common(1)[0][0] if lengths else 0
-    if odd := [f"{gene} has {len_}" for gene, len_ in zip(genes, lengths, strict=True) if len_ != usual]:
+    if odd := [f"{gene} has {length}" for gene, length in zip(genes, lengths, strict=True) if length != usual]:
         raise ValueError(f"{where}: vectors differ in length; most have {usual} dims, but {listed(odd)}")
     values = np.array(arrays, dtype=np.float32).reshape(len(genes), usual)
     return pd.DataFrame(values, index=pd.Index(list(genes), dtype=object))
+
+
+def _flat(genes: Sequence[str], vectors: Sequence[Any]) -> tuple[list[str], list[Any]]:
+    """Undo what HDF5 and zarr make of symbols that contain a slash: a group, and so a dict within a dict."""
+    flat: dict[int, tuple[str, Any]] = {}
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                add(f"{name}/{key}", inner)
+        else:
+            flat[len(flat)] = (name, value)
+
+    for gene, vector in zip(genes, vectors, strict=True):
+        add(gene, vector)
+    return [name for name, _ in flat.values()], [value for _, value in flat.values()]
+
+
+def _wrong_shape(array: NDArray[Any]) -> str:
+    way_out = {0: "give a list of numbers", 2: "pass vector[0] if it is one row, or the mean over rows"}
+    return f"has shape {array.shape}, but must be one-dimensional: {way_out.get(array.ndim, 'flatten it')}"
 
 
 def validate_embeddings(
@@ -70,13 +110,14 @@ def validate_embeddings(
     Returns
     -------
     DataFrame
-        float32; index named "gene", without blanks around symbols, columns 0 to dims − 1 named "dim".
+        float32; index named "gene", without spaces around symbols; columns "0" to "dims − 1", as text so that AnnData
+        can store the table, named "dim".
 
     Raises
     ------
     ValueError
-        If the table is empty or transposed, symbols are not strings or are duplicated, cells are not finite
-        numbers, or a gene's vector is all zeros. Names the genes.
+        If the table is empty or transposed, symbols are not strings or are duplicated, a column holds row numbers or
+        identifiers, cells are not finite numbers, or a gene's vector is all zeros. Names the genes or the column.
     """
     import pandas as pd
 
@@ -105,24 +146,50 @@ def validate_embeddings(
     values = _numbers(frame.set_axis(symbols), where)
     if len(bad := symbols[~np.isfinite(values).all(axis=1)]):
         raise ValueError(f"{where}: NaN or infinite values (as float32) for {listed(bad)}; remove these genes")
+    if numbers := _columns_of_numbers(frame.columns, values):
+        raise ValueError(
+            f"{where}: columns that seem to hold row numbers or identifiers, not dimensions: "
+            f"{listed(map(repr, numbers))}. Leave them out: frame.drop(columns={numbers!r}), or for a file "
+            f"read_embeddings(path, drop={numbers!r})"
+        )
     if len(zero := symbols[~values.any(axis=1)]):
         raise ValueError(
             f"{where}: all-zero vectors, which usually stand for a missing embedding: {listed(zero)}; "
             "remove these genes"
         )
-    return pd.DataFrame(values, index=symbols, columns=pd.RangeIndex(values.shape[1], name="dim"))
+    dims = pd.Index([str(dim) for dim in range(values.shape[1])], name="dim", dtype=object)
+    return pd.DataFrame(values, index=symbols, columns=dims)
 
 
-def _vector(value: Any) -> NDArray[np.float32] | None:
-    """Return a one-dimensional array of numbers as float32, None for anything else."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # nested lists of different lengths
-        return None
-    if array.ndim != 1 or (array.dtype.kind not in "fiu" and array.size):
-        return None
-    with np.errstate(over="ignore"):  # becomes inf, which validation names
-        return array.astype(np.float32)
+# Names that columns of row numbers and identifiers go by; no dimension of an embedding is called so.
+_NUMBER_NAMES = re.compile(
+    r"unnamed: ?\d+(_.*)?|index|level_\d+|row([ _.-]?(number|nr|no|num|names?|id))?|(.*[ _.-])?ids?|entrez.*"
+    r"|.*(entrez|geneid|gene_id|taxid|hgnc)([ _.-]?id)?",
+    re.IGNORECASE,
+)
+_FEWEST_ROWS, _OUTLYING = 3, 100.0
+
+
+def _columns_of_numbers(names: Any, values: NDArray[np.float32]) -> list[Any]:
+    """Columns that hold row numbers or identifiers: by their name, or as whole numbers that differ for all genes.
+
+    Among fractional dimensions a column of different whole numbers is enough. Where all dimensions are whole numbers,
+    the column must also be consecutive numbers, or vary a hundred times as much as is usual.
+    """
+    is_whole = (values == np.rint(values)).all(axis=0)
+    spread = values.std(axis=0, dtype=np.float64)
+    usual = np.median(spread[spread > 0]) if spread.any() else np.inf
+    found = []
+    for position, name in enumerate(names):
+        column = values[:, position]
+        named = isinstance(name, str) and bool(_NUMBER_NAMES.fullmatch(name.strip()))
+        differ = len(column) >= _FEWEST_ROWS and is_whole[position] and len(np.unique(column)) == len(column)
+        if differ and is_whole.all():
+            consecutive = len(column) >= 10 * _FEWEST_ROWS and np.ptp(column) == len(column) - 1
+            differ = consecutive or spread[position] > _OUTLYING * usual
+        if named or differ:
+            found.append(name)
+    return found
 
 
 def _numbers(frame: pd.DataFrame, where: str) -> NDArray[np.float32]:
@@ -135,8 +202,9 @@ def _numbers(frame: pd.DataFrame, where: str) -> NDArray[np.float32]:
                     wrong[gene] = f"{gene} ({reprlib.repr(cell)} in column {frame.columns[column]!r})"
     if wrong:
         raise ValueError(
-            f"{where}: cells that are not numbers: {listed(wrong.values(), 5)}; leave out columns of text, and give "
-            "vectors that are in one column as a dict, dict(zip(genes, vectors))"
+            f"{where}: cells that are not numbers: {listed(wrong.values(), 5)}. Leave out columns of text, with "
+            "frame.drop(columns=) or read_embeddings(path, drop=); vectors that are in one column are given as a dict, "
+            "dict(zip(genes, vectors))"
         )
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(frame.to_numpy(dtype=np.float32))

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from distpert._shared.arguments import check_count
 from distpert._shared.labels import listed
+from distpert.embeddings.arrays import to_array
 from distpert.embeddings.tables import frame_from_vectors, validate_embeddings
 
 if TYPE_CHECKING:
@@ -77,10 +76,15 @@ def embed_text(
     with tqdm(total=len(texts), desc="encoding", unit="text", delay=2, disable=not progress_bar) as bar:
         for start in range(0, len(texts), batch_size):
             batch = texts[start : start + batch_size]
-            found = np.asarray(model.encode(batch))
+            some = listed(genes[start : start + batch_size], 3)
+            try:
+                found = to_array(model.encode(batch))
+            except ValueError as error:
+                raise ValueError(f"what the encoder returned for the texts of {some} {error}") from error
             if found.ndim != 2 or len(found) != len(batch):
                 raise ValueError(
-                    f"the encoder gave an array of shape {found.shape} for {len(batch)} texts, not one vector a text"
+                    f"the encoder returned an array of shape {found.shape} for the {len(batch)} texts of {some}; it "
+                    "must return one vector for each text"
                 )
             vectors.extend(found)
             bar.update(len(batch))

@@ -65,7 +65,7 @@ class Embeddings:
 
     def has(self, label: str) -> bool:
         """Whether every gene of a label (``A`` or ``A+B``) has an embedding."""
-        return all(gene in self._row for gene in genes_of(label))
+        return not self._lacking(label)
 
     def missing(self, labels: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Labels that have no embedding.
@@ -82,8 +82,12 @@ class Embeddings:
         """
         if isinstance(labels, str):
             raise TypeError(f"labels must be a sequence of labels; for one label pass [{labels!r}]")
-        lacking = {label: tuple(gene for gene in genes_of(label) if gene not in self._row) for label in labels}
+        lacking = {label: self._lacking(label) for label in labels}
         return {label: genes for label, genes in lacking.items() if genes}
+
+    def _lacking(self, label: str) -> tuple[str, ...]:
+        """Genes of a label without an embedding; a label without genes is its own."""
+        return tuple(gene for gene in genes_of(label) or (label,) if gene not in self._row)
 
     def of(self, labels: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings of perturbations.

@@ -48,7 +48,7 @@ def to_arviz(tree: xr.DataTree) -> Any:
     left out.
 
     **Summaries.** Draws are independent, of a fitted approximation, in one chain: ``arviz.summary(..., kind="stats")``;
-    r-hat and effective sample sizes say nothing. What is not drawn, as ``concentration``, is the same in each draw.
+    r-hat and effective sample sizes say nothing. What is not drawn, as ``concentration``, is in ``constant_data``.
 
     **Predictive checks** compare the four moments of replicates with those observed: choose some with ``var_names`` and
     ``coords``. Observed moments have two dimensions and ties. In ArviZ 1.3 ``plot_ppc_pit`` takes them with

@@ -13,7 +13,7 @@ from distpert._shared.symbols import check_known
 from distpert.evaluation.intervals import SAME
 from distpert.histograms.observed import observed_cells
 from distpert.histograms.statistics import named_statistic
-from distpert.predictions.base import HistogramPrediction
+from distpert.predictions.base import HistogramPrediction, MomentPrediction
 from distpert.predictions.blocks import Block
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def predictive_check(
        Journal of the Royal Statistical Society A 182, 389.
     .. [2] Bayarri & Berger (2000), Journal of the American Statistical Association 95, 1127.
     """
+    if isinstance(prediction, MomentPrediction) and not isinstance(prediction, HistogramPrediction):
+        raise ValueError("this method predicts means alone: there are no histograms to draw from")
     check_type("prediction", prediction, HistogramPrediction, made_by="fit.predict(labels)")
     function, long_name, units = named_statistic(statistic)
     chosen = _positions(prediction.genes, genes)

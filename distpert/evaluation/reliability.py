@@ -52,8 +52,8 @@ def calibration(
 
     Intervals are of the moments that as many cells as were observed would show (`Prediction.moments` with ``n_cells``).
     Averages are over the genes of a group, a perturbation in a context, and over groups. Bands of 95 %, point by point
-    unless they are called simultaneous, come from resampling perturbations (`distpert.evaluation.resampling`): genes of one
-    perturbation are dependent.
+    unless they are called simultaneous, come from resampling perturbations (`distpert.evaluation.resampling`), as genes
+    of one perturbation are dependent.
 
     Parameters
     ----------
@@ -121,11 +121,12 @@ def calibration(
 
     Notes
     -----
-    Coverage is that of randomized transforms, averaged (`distpert.evaluation.intervals.covered`): a calibrated prediction has that
-    of the level, however few draws or many ties. Widths and scores are of quantiles of the draws, which reach a level
-    only with (1 + level) / (1 − level) of them. The coverage of conformal intervals counts ties as within. The effect
-    size is of the cells that are predicted: also a calibrated prediction holds less often where the effect came out
-    large, and more often where it came out small. Bands take the fit as given.
+    Coverage is averaged over the randomization of the transform (`distpert.evaluation.intervals.covered`): it equals
+    the level for a calibrated prediction, however few draws there are and however many ties. Widths and scores are of
+    quantiles of the draws, which reach a level only with (1 + level) / (1 − level) draws. For conformal intervals, a
+    value at an end counts as covered. The effect size is of the cells that are predicted: coverage is lower where the
+    effect came out large, and higher where it came out small, for a calibrated prediction too. Bands take the fit as
+    given.
     """
     seed = check_seed(seed)
     levels = _check_options(prediction, levels, n_strata, n_pit_bins, n_resamples)

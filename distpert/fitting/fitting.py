@@ -204,8 +204,8 @@ def _warn_of_other_names(histograms: Histograms) -> None:
     if not perturbed.intersection(histograms.genes):
         warnings.warn(
             f"none of the {len(perturbed)} perturbed genes ({listed(sorted(perturbed), 3)}) is among the measured "
-            f"genes ({listed(histograms.genes, 3)}), so the effect of a perturbation on its own gene cannot be learned. If "
-            "they have other names, pass gene_symbols=, a column of adata.var with the names of the labels",
+            f"genes ({listed(histograms.genes, 3)}), so the effect of a perturbation on its own gene cannot be "
+            "learned. If they have other names, pass gene_symbols=, a column of adata.var with the names of the labels",
             UserWarning,
             stacklevel=3,
         )

@@ -16,7 +16,7 @@ LARGEST_MULTIPLE = 50  # beyond it, rounding in single precision hides whole mul
 NEAR_WHOLE = 0.01
 FEWEST_MULTIPLES = 50  # values, so that a share of them says something
 SHARE_OF_COUNTS = 0.9  # of values that are whole multiples, from which on they come from counts
-DEPTH_VARIES = 0.25  # coefficient of variation of cell totals, from which on cells were not normalized
+DEPTH_VARIES = 0.25  # coefficient of variation of the depth of cells, from which on they were not normalized
 
 
 def check_matrix(matrix: Any, source: str) -> Any:
@@ -135,7 +135,7 @@ def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
     .. math:: \frac{T(x_{ig})}{\min_{g'} T(x_{ig'})} \in \{1, 2, 3, \ldots\}
 
     for most values tells which T gives counts back: expm1 (as expected), expm1 twice (logged twice), the identity, the
-    square, or a logarithm to another base. Whole numbers themselves, with totals that differ between cells, were never
+    square, or a logarithm to another base. Whole numbers themselves, of cells that differ in depth, were never
     normalized. Values that fit no T (imputed, corrected) tell nothing.
 
     Parameters
@@ -165,10 +165,8 @@ def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
             continue
         if scale is not _SCALES[0]:
             return f"look like {scale.name}"
-        counts = [np.expm1(cell) for cell in cells]
-        whole = _share_whole(np.concatenate(counts)) > SHARE_OF_COUNTS
-        totals = np.array([count.sum() for count in counts])
-        if whole and totals.std() > DEPTH_VARIES * totals.mean():
+        counts = np.expm1(cells)
+        if _share_whole(counts[counts > 0]) > SHARE_OF_COUNTS and _variation_of_depth(counts) > DEPTH_VARIES:
             return "look like log1p of counts that were not normalized"
         return ""
     return ""
@@ -179,20 +177,34 @@ def stored_values(matrix: Any) -> NDArray[Any]:
     return matrix if isinstance(matrix, np.ndarray) else matrix.data[: matrix.nnz]
 
 
-def _some_cells(matrix: Any, kept: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
-    """Values above zero of some cells, spread over all those kept."""
+def _some_cells(matrix: Any, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values (cell, gene) of some cells, spread over all those kept."""
     chosen = np.flatnonzero(kept)
     chosen = chosen[:: max(1, len(chosen) // CELLS_LOOKED_AT)][:CELLS_LOOKED_AT]
     rows = matrix[chosen]
     dense = rows if isinstance(rows, np.ndarray) else rows.toarray()
-    return [row[row > 0].astype(np.float64) for row in dense if (row > 0).any()]
+    return dense.astype(np.float64)
 
 
-def _multiples(cells: list[NDArray[np.float64]], to_counts: Callable) -> NDArray[np.float64]:
+def _multiples(cells: NDArray[np.float64], to_counts: Callable) -> NDArray[np.float64]:
     """Multiples of the smallest value of each cell, without those of about one and those beyond rounding."""
-    with np.errstate(over="ignore"):
-        ratios = np.concatenate([to_counts(cell) / to_counts(cell.min()) for cell in cells]) if cells else np.empty(0)
+    positive = cells > 0
+    smallest = np.where(positive, cells, np.inf).min(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # expm1 twice of large values: inf / inf
+        ratios = to_counts(cells[positive]) / np.repeat(to_counts(smallest), positive.sum(axis=1))
     return ratios[(ratios > 1 + NEAR_WHOLE) & (ratios < LARGEST_MULTIPLE)]
+
+
+def _variation_of_depth(counts: NDArray[np.float64]) -> float:
+    r"""Coefficient of variation of what all genes of a cell have in common.
+
+    If cell i has depth d_i of mean 1, genes g and h have the covariance :math:`\mu_g \mu_h \operatorname{var}(d)`. The
+    total of few genes varies by chance, too, which covariances of different genes do not show.
+    """
+    mean, total = counts.mean(axis=0), counts.sum(axis=1)
+    of_pairs = total.mean() ** 2 - (mean**2).sum()
+    covariance = total.var() - counts.var(axis=0).sum()
+    return float(np.sqrt(max(0.0, covariance) / of_pairs)) if of_pairs > 0 else 0.0
 
 
 def _share_whole(values: NDArray[np.float64]) -> float:
@@ -211,3 +223,44 @@ def _gene_of_first(matrix: Any, wrong: NDArray[np.bool_], genes: tuple[str, ...]
 def _chunks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     step = max(1, CHUNK_VALUES * len(values) // max(1, values.size))
     return (values[start : start + step] for start in range(0, len(values), step))
+
+
+def digest_values(matrix: Any) -> str:
+    """Fingerprint of the values above zero and their places: the same for the same data in any layout.
+
+    The sum, modulo 2⁶⁴, of a hash of each value with its row and column. A sum does not depend on the order in which a
+    layout stores the values.
+
+    Parameters
+    ----------
+    matrix
+        As `check_matrix` returns it.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    from scipy.sparse import coo_array
+
+    by_column = getattr(matrix, "format", "") == "csc"
+    n_along, n_across = matrix.shape[::-1] if by_column else matrix.shape
+    step = max(1, CHUNK_VALUES // max(1, n_across))
+    total = 0
+    for start in range(0, n_along, step):
+        part = coo_array(matrix[:, start : start + step] if by_column else matrix[start : start + step])
+        row, column = part.row.astype(np.uint64), part.col.astype(np.uint64)
+        shifted = column if by_column else row
+        shifted += np.uint64(start)
+        place = row * np.uint64(matrix.shape[1]) + column
+        values = part.data.astype(np.float64)
+        hashed = _mix(_mix(place) ^ values.view(np.uint64))[values != 0]
+        total += int(hashed.sum(dtype=np.uint64))
+    return f"{total % 2**64:016x}"
+
+
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64 bits: the finalizer of splitmix64 (Steele, Lea & Flood 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

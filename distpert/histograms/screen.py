@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,19 +143,22 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
     check_values(matrix, genes, source, raw_values=keys.layer is None and adata.raw is not None)
     if unexpected := describe_scale(matrix, is_labeled):
         warnings.warn(
-            f"values of {source} {unexpected}; log1p of counts per 10,000 is expected. {_normalization(keys.layer)}",
+            f"values of {source} {unexpected}; log1p of counts per 10,000 is expected. "
+            + _normalization(keys.layer, unexpected),
             UserWarning,
             stacklevel=3,
         )
     return Screen(matrix, genes, perturbation, context, keys)
 
 
-def _normalization(layer: str | None) -> str:
-    """How to normalize counts, without a change to anything else."""
+def _normalization(layer: str | None, unexpected: str) -> str:
+    """How to normalize counts, without a change to anything else; `unexpected` as `describe_scale` returns it."""
     if layer is None:
         return "From counts: scanpy.pp.normalize_total(adata, target_sum=1e4) and scanpy.pp.log1p(adata)"
+    has_counts = unexpected.startswith("reach") or "not logged" in unexpected
+    counts = layer if has_counts else "counts"
     return (
-        f"From counts: adata.layers['log1p'] = adata.layers[{layer!r}].copy(), then scanpy.pp.normalize_total(adata, "
+        f"From counts: adata.layers['log1p'] = adata.layers[{counts!r}].copy(), then scanpy.pp.normalize_total(adata, "
         "target_sum=1e4, layer='log1p') and scanpy.pp.log1p(adata, layer='log1p'), and pass layer='log1p'"
     )
 
@@ -174,7 +178,7 @@ def _check_control(keys: ScreenKeys) -> None:
             f"control must be one label, a str, but {len(names)} were given ({listed(names)}). "
             + (f"Give all control cells the same label, {cells}" if relabel else f"Pass control={one!r}")
         )
-    example = f": control={str(control)!r}" if isinstance(control, int | float) else ""
+    example = f": control={label_text(control)!r}" if isinstance(control, Real) else ""
     raise TypeError(f"control must be the label of the control cells in {column}, a str{example}; got {control!r}")
 
 

@@ -52,5 +52,5 @@ class Optimization:
     def __post_init__(self) -> None:
         for name, least in (("max_epochs", 1), ("min_steps", 0), ("batch_size", 1), ("patience", 1)):
             object.__setattr__(self, name, check_count(name, getattr(self, name), least))
-        check_number("step_size", self.step_size, above=0)
-        check_number("tolerance", self.tolerance, least=0)
+        object.__setattr__(self, "step_size", check_number("step_size", self.step_size, above=0))
+        object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, least=0))

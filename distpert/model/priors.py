@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,18 +51,23 @@ class Priors:
     share: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name in ("common", "context", "loading"):
-            check_number(name, getattr(self, name), above=0)
-        check_number("loading_smoothness", self.loading_smoothness, least=0, below=1)
+        bounds: dict[str, dict[str, float]] = {name: {"above": 0} for name in ("common", "context", "loading")}
+        bounds["loading_smoothness"] = {"least": 0, "below": 1}
+        for name, wanted in bounds.items():
+            object.__setattr__(self, name, check_number(name, getattr(self, name), **wanted))  # plain, for JSON
         if np.float32(self.loading_smoothness) >= 1:
             raise ValueError(f"loading_smoothness must be below 1 in single precision, not {self.loading_smoothness!r}")
-        for name in ("log_concentration", "share"):
-            pair = getattr(self, name)
-            if not isinstance(pair, tuple | list | np.ndarray) or len(pair) != 2:
-                raise ValueError(f"{name} must be two numbers, not {pair!r}")
-            object.__setattr__(self, name, tuple(pair))  # hashable
-        mean, deviation = self.log_concentration
-        check_number("mean of log_concentration", mean)
-        check_number("standard deviation of log_concentration", deviation, above=0)
-        for value in self.share:
-            check_number("each number of share", value, above=0)
+        mean, deviation = _pair("log_concentration", self.log_concentration)
+        mean = check_number("mean of log_concentration", mean)
+        deviation = check_number("standard deviation of log_concentration", deviation, above=0)
+        share = [check_number("each number of share", value, above=0) for value in _pair("share", self.share)]
+        object.__setattr__(self, "log_concentration", (mean, deviation))
+        object.__setattr__(self, "share", tuple(share))
+
+
+def _pair(name: str, given: object) -> Sequence[object]:
+    """Return two of something, in a form that can be taken apart."""
+    pair = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(f"{name} must be two numbers, not {given!r}")
+    return pair

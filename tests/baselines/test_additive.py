@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distpert.baselines import Additive, PooledHistogram
 from distpert.baselines.additive import signal_share
-from distpert.model.design import base_histograms
+from distpert.training.controls import smoothed_controls
 
 DAYS = ("d1", "d2", "d3")
 CELLS = {"A": {"d1": 12, "d2": 20, "d3": 32}, "B": {"d1": 15, "d2": 15, "d3": 15}, "C": {"d1": 9, "d2": 11, "d3": 20}}
@@ -78,7 +78,7 @@ def test_logits(tiny, prior_cells):
     fitted = Additive("logit", prior_cells=prior_cells).fit(tiny.histograms, tiny.embeddings)
     prediction = fitted.predict(LABELS)
     dataset = tiny.histograms.dataset
-    control = base_histograms(
+    control = smoothed_controls(
         dataset["counts"].to_numpy(),
         dataset["n_cells"].to_numpy(),
         np.searchsorted(DAYS, dataset["context"].to_numpy()),

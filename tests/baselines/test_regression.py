@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import distpert
-from distpert.baselines import GaussianProcess, PooledMean, Ridge
+from distpert.baselines import GaussianProcess, MeanPrediction, PooledMean, Ridge
 from distpert.baselines.regression import PENALTIES, _choose_kernel, _leading_components
 from distpert.embeddings.vectors import as_embeddings
 
@@ -55,7 +55,7 @@ def test_ridge(tiny, tiny_all, with_days):
     asked = unit(["A", "F", "B+E", "D"]) - center
     expected = (control + average)[None] + (asked @ weights)[:, None]
     np.testing.assert_allclose(prediction.means, expected, rtol=1e-8)
-    assert prediction.probs is None
+    assert isinstance(prediction, MeanPrediction)
 
 
 def test_ridge_of_one_penalty(tiny_all):
@@ -81,7 +81,7 @@ def test_gaussian_process(tiny, tiny_all, with_days):
     prediction = GaussianProcess().fit(screen.histograms, screen.embeddings).predict(LABELS)
     expected = (control + average)[None] + (smoother @ shifts)[:, None]
     np.testing.assert_allclose(prediction.means, expected, rtol=1e-6)
-    assert prediction.probs is None
+    assert isinstance(prediction, MeanPrediction)
 
 
 def test_kernel_has_the_greatest_likelihood():

@@ -1,0 +1,291 @@
+"""The optimization: reproducible, unbiased, stopped by its rule, compiled once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from numpyro import distributions as dist
+
+from distpert.model import inference
+from distpert.model.design import bin_strides, on_target_tilts, target_indices
+from distpert.model.inference import SviResult, has_converged, n_epochs, optimize
+from distpert.model.optimization import Optimization
+from distpert.model.generative import Batch, Design
+from distpert.model.priors import Priors
+from distpert.model.warm_start import factorize
+
+N_GROUPS, N_GENES, N_BINS, N_FACTORS = 12, 5, 4, 2
+SHORT = Optimization(max_epochs=20, min_steps=1, batch_size=4, patience=20)
+
+
+def small_screen(n_groups=N_GROUPS, seed=0):
+    """Design, groups and start of a screen with strong shifts."""
+    rng = np.random.default_rng(seed)
+    control = rng.dirichlet(np.full(N_BINS, 5.0), size=(1, N_GENES))
+    shift = np.tensordot(rng.normal(size=(n_groups, N_FACTORS)), rng.normal(size=(N_FACTORS, N_GENES, N_BINS)), axes=1)
+    probs = control * np.exp(0.7 * shift)
+    probs /= probs.sum(axis=-1, keepdims=True)
+    n_cells = rng.integers(50, 150, n_groups)
+    counts = np.stack([rng.multinomial(n, p) for n, p in zip(n_cells, probs, strict=True)])
+    points = rng.normal(size=(n_groups, 2))
+    eigenvalues, eigenvectors = np.linalg.eigh(np.exp(-np.linalg.norm(points[:, None] - points, axis=-1)))
+    genes = [f"G{g}" for g in range(N_GENES)]
+    design = Design(
+        np.log(control).astype(np.float32),
+        eigenvalues.astype(np.float32),
+        eigenvectors.astype(np.float32),
+        on_target_tilts(control).astype(np.float32),
+        target_indices([f"G{i}" for i in range(n_groups)], genes),
+    )
+    context = np.zeros(n_groups, int)
+    groups = Batch(counts.astype(np.float32), n_cells.astype(np.int32), np.arange(n_groups), context)
+    factors = factorize(counts, n_cells, np.arange(n_groups), context, control, N_FACTORS)
+    start = {
+        "common": factors.common[0],
+        "loading": 0.1 * factors.loading,
+        "explained_share": np.full(N_FACTORS, 0.5),
+        "response": factors.response.T,
+        "response_scale": np.full((N_FACTORS, n_groups), 0.1),
+        "tilt_mean": np.zeros(2),
+        "tilt_scale": np.ones(2),
+        "on_target": np.zeros((n_groups, 2)),
+        "on_target_scale": np.full((n_groups, 2), 0.1),
+        "log_concentration": np.full(N_GENES, 6.0),
+        "stride": bin_strides(counts),
+    }
+    return design, groups, start
+
+
+def run(design, groups, start, settings=SHORT, seed=0) -> SviResult:
+    return optimize(
+        design, groups, start, n_factors=N_FACTORS, priors=Priors(), settings=settings, seed=seed, progress_bar=False
+    )
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return small_screen()
+
+
+@pytest.fixture(scope="module")
+def result(screen):
+    return run(*screen)
+
+
+def test_parameters_are_the_guides(screen, result):
+    normals = {f"{name}_{part}" for name in ("response", "on_target") for part in ("mean", "scale")}
+    points = {f"{name}_value" for name in screen[2] if not name.startswith(("response", "on_target", "stride"))}
+    assert result.parameters.keys() == points | normals
+    for name, value in result.parameters.items():
+        assert isinstance(value, np.ndarray)
+        assert value.dtype == np.float32
+        assert value.shape == screen[2][name.rpartition("_")[0]].shape
+        assert np.isfinite(value).all()
+    for positive in ("response_scale", "on_target_scale", "tilt_scale_value"):
+        assert (result.parameters[positive] > 0).all()
+    share = result.parameters["explained_share_value"]
+    assert ((share > 0) & (share < 1)).all()
+
+
+def test_the_same_seed_gives_the_same_bits(screen, result):
+    again, other = run(*screen), run(*screen, seed=1)
+    np.testing.assert_array_equal(again.loss, result.loss)
+    for name, value in result.parameters.items():
+        assert again.parameters[name].tobytes() == value.tobytes()
+    assert any((other.parameters[name] != value).any() for name, value in result.parameters.items())
+
+
+def test_nothing_is_compiled_twice(screen, result):
+    compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
+    run(*screen, seed=2)
+    run(*small_screen(seed=5))  # another screen of the same size
+    assert inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT) is compiled
+    assert compiled.init._cache_size() == 1
+    assert compiled.epoch._cache_size() == 1
+
+
+def test_loss_falls(result):
+    assert result.loss.dtype == np.float64
+    assert result.loss[-1] < result.loss[0]
+    assert result.loss[-5:].mean() < result.loss[:5].mean() - 0.005
+    # In nats per cell and gene: about the entropy of a histogram of four bins, at most log 4.
+    assert 0.5 < result.loss[-1] < np.log(4) + 0.5
+
+
+def short_story(monkeypatch, watch):
+    """Put one normal variable in place of model and guide, quick to compile, and watch the batches."""
+
+    def model(design, batch, **options):
+        jax.debug.callback(watch, batch.perturbation, batch.weight, ordered=True)
+        numpyro.sample("x", dist.Normal())
+
+    def guide(design, batch, start):
+        numpyro.sample("x", dist.Normal(numpyro.param("mean", 3.0), 1.0))
+
+    monkeypatch.setattr(inference, "model", model)
+    monkeypatch.setattr(inference, "guide", guide)
+    monkeypatch.setattr(inference, "_compile", inference._compile.__wrapped__)
+
+
+def test_minibatches_are_unbiased(screen):
+    """At given parameters and latent values, the losses of disjoint minibatches average to that of all groups."""
+    design, groups, start = screen
+    compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
+    initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+    state = compiled.init(jax.random.key(0), design, groups, initial)
+    evaluate = jax.jit(compiled.svi.evaluate)
+    whole = evaluate(state, design, groups, initial)
+    order = np.random.default_rng(0).permutation(N_GROUPS).reshape(3, 4)
+    parts = [evaluate(state, design, Batch(*(x[chosen] for x in groups[:4])), initial) for chosen in order]
+    assert np.std(parts) > 1e-3 * abs(whole)  # the parts differ, as they should for this to say anything
+    np.testing.assert_allclose(np.mean(parts), whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n_groups", "batch_size", "expected"), [(12, 4, 4), (11, 4, 4), (10, 9, 5), (7, 64, 7)])
+def test_batches_are_even_and_cover_all_groups(monkeypatch, n_groups, batch_size, expected):
+    seen, weights = [], []
+
+    def watch(perturbation, weight):
+        seen.append(perturbation[weight > 0])
+        weights.append(weight)
+
+    short_story(monkeypatch, watch)
+    run(*small_screen(n_groups), settings=Optimization(max_epochs=2, min_steps=1, batch_size=batch_size))
+    jax.effects_barrier()
+    n_batches = -(-n_groups // batch_size)
+    steps, weights = seen[-2 * n_batches :], weights[-2 * n_batches :]  # before them, the initialization
+    assert all(len(weight) == expected for weight in weights)
+    assert sum(map(len, steps)) == 2 * n_groups
+    assert min(map(len, steps)) > expected - n_batches
+    # An epoch's losses average to the loss of all groups, each counted once.
+    assert np.concatenate(weights).sum() / 2 == pytest.approx(expected * n_batches)
+    epochs = [np.concatenate(steps[:n_batches]), np.concatenate(steps[n_batches:])]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(n_groups))
+    assert n_groups == expected or (epochs[0] != epochs[1]).any()  # in a new order
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "settings", "expected"),
+    [
+        (64, {}, 120),  # one minibatch an epoch
+        (65, {}, 60),
+        (256, {}, 30),
+        (1000, {}, 25),
+        (1000, {"max_epochs": 3}, 8),
+        (1000, {"max_epochs": 3, "min_steps": 1}, 3),
+        (1, {"max_epochs": 1, "min_steps": 1, "batch_size": 1}, 1),
+    ],
+)
+def test_n_epochs(n_groups, settings, expected):
+    defaults = {"max_epochs": 25, "min_steps": 120, "batch_size": 64}
+    assert n_epochs(n_groups, Optimization(**(defaults | settings))) == expected
+
+
+def test_shapes_are_in_logits_whatever_the_stride(screen):
+    design, groups, start = screen
+    hardly = Optimization(max_epochs=1, min_steps=1, step_size=1e-9)
+    assert start["stride"].max() > 1.1
+    found = run(design, groups, start, settings=hardly).parameters
+    for name in ("common", "loading"):
+        np.testing.assert_allclose(found[f"{name}_value"], start[name], atol=1e-6)
+    # With contexts there is one site more.
+    twice = {name: np.repeat(getattr(design, name), 2, axis=0) for name in ("log_control", "tilts")}
+    shift = np.random.default_rng(0).normal(size=(2, N_GENES, N_BINS))
+    groups = groups._replace(context=np.arange(N_GROUPS) % 2)
+    found = run(design._replace(**twice), groups, start | {"context_shift": shift}, settings=hardly).parameters
+    np.testing.assert_allclose(found["context_shift_value"], shift, atol=1e-6)
+
+
+def test_a_longer_stride_moves_a_bin_further(screen):
+    design, groups, start = screen
+    one_step = Optimization(max_epochs=1, min_steps=1, batch_size=N_GROUPS)
+    moved = [
+        run(design, groups, start | {"stride": np.full((N_GENES, N_BINS), unit)}, settings=one_step).parameters[
+            "common_value"
+        ]
+        - start["common"]
+        for unit in (1.0, 3.0)
+    ]
+    # The first step of Adam is the step size in each parameter, whatever the gradient.
+    np.testing.assert_allclose(np.abs(moved[0]), one_step.step_size, rtol=1e-3)
+    np.testing.assert_allclose(moved[1], 3 * moved[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([10, 5, 4, 4], False),  # too short for a patience of 2 to tell
+        ([10, 5, 4, 4, 4, 4], True),
+        ([10, 9, 8, 7, 6, 5], False),
+        ([10, 2, 1, 0.99, 0.98, 0.97], True),  # 0.02 of 9.03
+        ([10, 2, 1.2, 1.2, 1.1, 1.0], False),  # 0.2 of 9
+        ([10, 5, 4, 3.0, 9.0, 9.0], True),  # the best so far stands for the current
+        ([10, 5, 9, 9, 4, 9], False),  # found within the last two
+        ([3, 3, 3, 3, 3, 3], True),  # nothing to gain
+        ([3, 4, 5, 6, 7, 8], True),
+    ],
+)
+def test_has_converged(losses, expected):
+    assert has_converged(losses, Optimization(patience=2, tolerance=0.01)) is expected
+
+
+def test_a_run_ends_by_its_rule_or_at_its_last_epoch(monkeypatch, screen, result):
+    assert len(result.loss) == SHORT.max_epochs
+    assert not result.converged
+    short_story(monkeypatch, lambda perturbation, weight: None)
+    early = run(*screen, settings=Optimization(max_epochs=9, min_steps=1, batch_size=4, tolerance=2.0, patience=1))
+    assert len(early.loss) == 3
+    assert early.converged
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_is_an_error(screen, bad):
+    design, groups, start = screen
+    broken = start | {"common": np.full_like(start["common"], bad)}
+    with pytest.raises(FloatingPointError, match=r"epoch 1; a smaller Optimization\(step_size=\.\.\.\) than 0.04"):
+        run(design, groups, broken)
+
+
+def test_progress_bar(screen, capsys):
+    arguments = {"n_factors": N_FACTORS, "priors": Priors(), "settings": SHORT, "seed": 0}
+    optimize(*screen, **arguments, progress_bar=False)
+    assert capsys.readouterr().err == ""
+    optimize(*screen, **arguments, progress_bar=True)
+    assert "20/20" in capsys.readouterr().err
+
+
+def equations_of(jaxpr):
+    """Every equation of a program, those in loops and functions it calls included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations_of(inner)
+
+
+@pytest.fixture(scope="module")
+def epoch_equations():
+    """Of what is compiled for an epoch, gradients included."""
+    design, groups, start = small_screen()
+    compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
+    initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+    state = compiled.init(jax.random.key(0), design, groups, initial)
+    program = jax.make_jaxpr(compiled.epoch)(state, jax.random.key(1), design, groups, initial)
+    return list(equations_of(program.jaxpr))
+
+
+def test_products_are_in_full_precision(epoch_equations):
+    # Recent GPUs would take TensorFloat-32, and predictions then differ from those of a CPU.
+    found = [equation.params["precision"] for equation in epoch_equations if equation.primitive.name == "dot_general"]
+    assert len(found) >= 6  # forwards and backwards
+    assert set(found) == {(jax.lax.Precision.HIGHEST,) * 2}
+
+
+def test_sums_have_one_order(epoch_equations):
+    # GPUs add what is scattered to the same place in any order. The one that is left adds tilts to the logits of each
+    # group's own targets, no two of which are the same.
+    scattered = [equation for equation in epoch_equations if equation.primitive.name == "scatter-add"]
+    assert [equation.outvars[0].aval.ndim for equation in scattered] == [3]
