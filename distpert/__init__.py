@@ -1,6 +1,6 @@
 """Predict how a perturbation changes the distribution of every gene's expression across single cells.
 
-Names load on first use: ``import distpert`` itself imports nothing but the standard library.
+Names load on first use. ``import distpert`` itself imports only the standard library.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ __all__ = [
 
 _SUBMODULES = ("baselines", "datasets", "plots", "scores", "statistics")
 
-# No public function may have the name of a module of this package: importing the module would replace it.
+# No public function may have the name of a module of this package, because an import of the module would replace it.
 _MODULE = {
     "BasePrediction": "distpert.predictions.base",
     "Embeddings": "distpert.embeddings.vectors",
@@ -135,7 +135,7 @@ def __getattr__(name: str) -> object:
         value = getattr(import_module(_MODULE[name]), name)
     else:
         raise AttributeError(f"module 'distpert' has no attribute {name!r}")
-    globals()[name] = value  # so that the next access is an ordinary one
+    globals()[name] = value  # the next access does not come here
     return value
 
 

@@ -1,7 +1,4 @@
-"""Scores of predicted histograms against the cells of a perturbation: pure functions of arrays.
-
-The formulas are in `distpert.evaluation.scores`; this is their public name.
-"""
+"""Scores of predicted histograms against observed cells: pure functions of arrays."""
 
 from distpert.evaluation.scores import (
     cramer,

@@ -1,7 +1,4 @@
-"""Statistics of histograms for predictive checks: pure functions of arrays.
-
-The formulas are in `distpert.histograms.statistics`; this is their public name.
-"""
+"""Statistics of histograms for predictive checks: pure functions of arrays."""
 
 from distpert.histograms.statistics import (
     LABELS,

@@ -1,9 +1,9 @@
 """Bring your own data: from 10x counts, guide calls and a file of embeddings to predictions.
 
-Starts from files as they lie on a user's disk, which it first writes itself into the folder byod/: a 10x count matrix,
-Cell Ranger's table of guide calls, and a CSV of gene embeddings. From there on it does what a user does.
+The script first writes files like yours into the folder byod/: a 10x count matrix, Cell Ranger's table of guide calls,
+and a CSV of gene embeddings. It then reads them and continues as you would with your own files.
 
-Writes predictions.csv, bring_your_own_data.png and fit.nc into the working directory.
+It writes predictions.csv, bring_your_own_data.png and fit.nc to the working directory.
 """
 
 import gzip
@@ -28,10 +28,10 @@ num_draws = 100 if QUICK else 400
 
 
 def write_files(folder: Path) -> None:
-    """Stand in for your own files: a real screen, made raw again.
+    """Write a real screen as raw files, in place of your own.
 
-    Knock-outs, cells and the counts of 103 genes are those of RENGE (Ishikawa et al. 2023), days 4 and 5 as two
-    libraries. Simulated are what that publication does not have: unequal sequencing depth, the rest of the
+    Knock-outs, cells and the counts of 103 genes come from RENGE (Ishikawa et al. 2023), with days 4 and 5 as two
+    libraries. Everything that the publication lacks is simulated: unequal sequencing depth, the rest of the
     transcriptome (genes SIM1 to SIM120), names of guides, and cells with no guide or with two.
     """
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ adata = anndata.AnnData(
 )
 adata.var_names_make_unique()
 totals = np.asarray(matrix.sum(axis=1)).ravel()
-print(f"Read {adata.n_obs:,} cells × {adata.n_vars} genes, counts a cell {totals.min():,} to {totals.max():,}")
+print(f"Read {adata.n_obs:,} cells × {adata.n_vars} genes, {totals.min():,} to {totals.max():,} counts per cell")
 
 # 2. Label the cells.
 calls = pd.read_csv(folder / "protospacer_calls_per_cell.csv", index_col="cell_barcode").reindex(adata.obs_names)
@@ -95,26 +95,26 @@ adata.obs["target"] = calls["feature_call"].str.rsplit("_", n=1).str[0].replace(
 adata.obs["library"] = adata.obs_names.str.split("-").str[1]
 print(adata.obs["target"].value_counts().to_string(), "\n")
 
-# 3. Normalize, and keep genes that are seen in 5 % of the cells.
+# 3. Normalize, and keep genes with counts in more than 5 % of the cells.
 adata.layers["counts"] = adata.X.copy()
 adata.X = adata.X.multiply(1e4 / adata.X.sum(axis=1)).tocsr().log1p().astype(np.float32)
 adata = adata[:, adata.layers["counts"].getnnz(axis=0) > 0.05 * adata.n_obs].copy()
 
-# 4. Read the embeddings, and see that they cover the perturbed genes.
+# 4. Read the embeddings, and check that they cover the perturbed genes.
 embeddings = distpert.read_embeddings(folder / "embeddings.csv")
 targets = sorted(set(adata.obs["target"]) - {"non-targeting"})
 print("Perturbed genes without an embedding:", [gene for gene in targets if gene not in embeddings.index])
-embeddings = distpert.read_embeddings(folder / "embeddings.csv", rename={"OCT4": "POU5F1"})  # an alias was used
+embeddings = distpert.read_embeddings(folder / "embeddings.csv", rename={"OCT4": "POU5F1"})  # the file has an alias
 print("After renaming OCT4:", [gene for gene in targets if gene not in embeddings.index], "\n")
 
-# 5. Fit, and predict a gene that no cell had knocked out, and a pair.
+# 5. Fit, and predict an unseen knock-out and a pair.
 keys = {"perturbation_key": "target", "control": "non-targeting", "context_key": "library"}
 fit = distpert.fit(adata, embeddings, **keys)
 print(fit, "\n")
 prediction = fit.predict(["SALL4", "NANOG+SOX2"], context="5", num_draws=num_draws)
 print(prediction)
 
-# 6. A table: moments of every gene, with the moments of the control cells beside the prediction.
+# 6. A table: predicted moments of every gene, and the moments of the control cells.
 summary = prediction.summary(ci_prob=0.9).to_dataframe()[["mean", "variance", "skewness", "kurtosis"]]
 table = summary.unstack("statistic").droplevel("context")
 table.columns = [f"{moment} {statistic}" for moment, statistic in table.columns]
@@ -125,7 +125,7 @@ shift = (table["mean median"] - table["mean control"]).abs() / table["variance c
 largest = {label: shift[label].nlargest(3).index.tolist() for label in prediction.perturbations}
 columns = ["mean control", "mean median", "mean lower", "mean upper"]
 for label, genes in largest.items():
-    print(f"\n{label}: the genes whose mean moves most, with 90 % intervals")
+    print(f"\n{label}: genes with the largest shift of the mean, with 90 % intervals")
     print(table.loc[label].loc[genes, columns].round(3).to_string())
 
 # 7. A picture.
@@ -133,7 +133,7 @@ figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
 for row, (label, genes) in zip(axes, largest.items(), strict=True):
     for ax, gene in zip(row, genes, strict=True):
         plot_histogram(prediction, label, gene, ax=ax).get_legend().remove()
-        ax.set_ylim(0, 1.05 * ax.dataLim.ymax)  # one legend below for all, instead
+        ax.set_ylim(0, 1.05 * ax.dataLim.ymax)  # no room for legends, as one below serves all panels
         ax.set_title(f"{gene}, {label} knocked out", fontsize="medium")
 figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 figure.savefig("bring_your_own_data.png", dpi=150)
@@ -141,39 +141,39 @@ figure.savefig("bring_your_own_data.png", dpi=150)
 # 8. Keep the fit.
 fit.save("fit.nc")
 again = distpert.load("fit.nc").predict(["SALL4", "NANOG+SOX2"], context="5", num_draws=num_draws)
-print("\nThe fit read back predicts the same:", again.histogram().equals(prediction.histogram()))
+print("\nThe loaded fit predicts the same:", again.histogram().equals(prediction.histogram()))
 
 # 9. Embeddings of your own descriptions.
 DESCRIPTIONS = {
-    "ETS2": "ETS family transcription factor, target of MAP kinase signalling, needed in trophoblast development",
-    "ETV4": "ETS family transcription factor of the PEA3 group, activated by FGF signalling, branching of organs",
-    "FOXH1": "forkhead transcription factor, partner of SMAD2 and SMAD4 in Nodal and activin signalling, mesendoderm",
-    "ID1": "helix-loop-helix protein that does not bind DNA and inhibits E proteins, induced by BMP signalling",
+    "ETS2": "ETS family transcription factor, target of MAP kinase signaling, needed in trophoblast development",
+    "ETV4": "ETS family transcription factor of the PEA3 group, activated by FGF signaling, branching of organs",
+    "FOXH1": "forkhead transcription factor, partner of SMAD2 and SMAD4 in Nodal and activin signaling, mesendoderm",
+    "ID1": "helix-loop-helix protein that does not bind DNA and inhibits E proteins, induced by BMP signaling",
     "JARID2": "Jumonji protein without demethylase activity that recruits Polycomb repressive complex 2 to chromatin",
     "LIN28A": "RNA-binding protein of pluripotent stem cells that blocks the maturation of let-7 microRNA",
     "MYC": "basic helix-loop-helix leucine zipper factor, binds E boxes with MAX, drives growth",
     "MYCN": "basic helix-loop-helix leucine zipper factor of the MYC family, binds with MAX, embryonic nervous system",
     "NANOG": "homeobox transcription factor of the core pluripotency network with OCT4 and SOX2",
-    "NR5A2": "orphan nuclear receptor, liver receptor homologue 1, cholesterol and bile acid metabolism, early embryo",
-    "PDLIM1": "PDZ and LIM domain protein that binds alpha-actinin, actin cytoskeleton and stress fibres",
+    "NR5A2": "orphan nuclear receptor, liver receptor homolog 1, cholesterol and bile acid metabolism, early embryo",
+    "PDLIM1": "PDZ and LIM domain protein that binds alpha-actinin, actin cytoskeleton and stress fibers",
     "POU5F1": "POU homeobox transcription factor OCT4, core pluripotency network with SOX2 and NANOG",
-    "PRDM14": "PR domain zinc finger protein, pluripotency and primordial germ cells, represses FGF signalling",
-    "RUNX1T1": "transcriptional corepressor ETO that recruits histone deacetylases, fused to RUNX1 in leukaemia",
+    "PRDM14": "PR domain zinc finger protein, pluripotency and primordial germ cells, represses FGF signaling",
+    "RUNX1T1": "transcriptional corepressor ETO that recruits histone deacetylases, fused to RUNX1 in leukemia",
     "SALL4": "spalt-like C2H2 zinc finger transcription factor, pluripotency of embryonic stem cells, binds NuRD",
     "SOX2": "SRY-box HMG transcription factor, core pluripotency network with OCT4, neural progenitors",
     "TRIM24": "tripartite motif E3 ubiquitin ligase, reads histone H3, co-regulator of nuclear receptors and of p53",
     "TRIM25": "tripartite motif E3 ubiquitin ligase, activates RIG-I in antiviral immunity, induced by interferon",
-    "VENTX": "homeobox transcription factor of the Vent family, BMP signalling, myeloid differentiation",
+    "VENTX": "homeobox transcription factor of the Vent family, BMP signaling, myeloid differentiation",
     "ZIC2": "C2H2 zinc finger transcription factor of the ZIC family, forebrain development, holoprosencephaly",
     "ZIC3": "C2H2 zinc finger transcription factor of the ZIC family, left-right asymmetry, pluripotency",
-    "ZNF398": "KRAB C2H2 zinc finger protein, TGF-beta and SMAD3 signalling in human pluripotent stem cells",
-    "ZNF649": "KRAB C2H2 zinc finger protein, transcriptional repressor of MAP kinase signalling",
+    "ZNF398": "KRAB C2H2 zinc finger protein, TGF-beta and SMAD3 signaling in human pluripotent stem cells",
+    "ZNF649": "KRAB C2H2 zinc finger protein, transcriptional repressor of MAP kinase signaling",
     "ZNF90": "KRAB C2H2 zinc finger protein, predicted transcriptional repressor",
 }
 
 
 class WordCounts:
-    """Stand in for a sentence encoder, offline: weighted counts of words, projected on 16 directions."""
+    """An encoder that needs no download: weighted word counts, projected to 16 dimensions."""
 
     def __init__(self, texts: list[str]) -> None:
         self.pipeline = make_pipeline(TfidfVectorizer(), TruncatedSVD(16, random_state=0)).fit(texts)
@@ -189,8 +189,8 @@ fit_text = distpert.fit(adata, text, **keys)
 prediction_text = fit_text.predict("SALL4", context="5", num_draws=num_draws)
 means = [one.summary()["mean"].sel(perturbation="SALL4", statistic="median") for one in (prediction, prediction_text)]
 print(
-    "\nOf the variance of a knock-out's response, the others tell "
-    f"{fit.predictable_share:.0%} with the embeddings of the file and {fit_text.predictable_share:.0%} with the texts."
+    "\nCross-validated R² of the response: "
+    f"{fit.predictable_share:.0%} with the embeddings of the file, {fit_text.predictable_share:.0%} with the texts."
     f"\nThe predicted means under SALL4 differ by {float(abs(means[0] - means[1]).mean()):.3f} on average over genes."
 )
 print("\nWrote predictions.csv, bring_your_own_data.png and fit.nc")

@@ -1,11 +1,11 @@
-"""Compare the calibration of three ways to predict, and of the plain baseline, on perturbations that were held out.
+"""Compare the calibration of four methods on held-out perturbations.
 
-The screen is simulated, so that nothing but the methods differs from what they assume: 100 perturbations, each held out
-once in 5 folds. distpert, the same without what its posterior does not know of the response, the pooled histogram, and
-conformal intervals around it.
+The methods are distpert, distpert without its latent uncertainty, the pooled histogram, and conformal intervals around
+the pooled histogram. The screen is simulated from the model, so its assumptions are right. It has 100 perturbations,
+each held out once in 5 folds.
 
-Writes comparing_calibration.csv, comparing_calibration.png (coverage) and comparing_calibration_pit.png (transforms and
-selective risk) into the working directory.
+The script writes comparing_calibration.csv, comparing_calibration.png (coverage) and comparing_calibration_pit.png
+(transforms and selective risk) to the working directory.
 """
 
 import os
@@ -30,13 +30,13 @@ tables = {"distpert": [], "Dirichlet alone": [], "pooled": [], "pooled, conforma
 for fold in splits.folds:
     held_out = sorted(fold.held_out)
     cells = adata[label.isin(held_out)]
-    training = distpert.count_histograms(adata[~label.isin(held_out)])  # bins, too, from training cells alone
+    training = distpert.count_histograms(adata[~label.isin(held_out)])  # bins come from training cells only
 
     fit = distpert.fit(training, screen.embeddings, progress_bar=False)
     posterior = fit.predict(held_out, num_draws=num_draws, progress_bar=False)
 
     pooled = PooledHistogram().fit(training, fit.embeddings)
-    calibrating = training.perturbations[::2]  # half of the training tells how wide intervals must be
+    calibrating = training.perturbations[::2]  # half of the training sets the width of conformal intervals
     half = PooledHistogram().fit(training.drop(calibrating), fit.embeddings)
 
     predictions = {
@@ -60,12 +60,12 @@ rows = [
 results = xr.concat(rows, "method").assign_coords(method=list(pooled_over_folds)).sel(level=list(LEVELS[1:]))
 frame = results.to_dataframe().reset_index("level")
 frame.to_csv("comparing_calibration.csv")
-print("Mean of each gene: how often intervals hold, how wide they are, what that costs")
+print("Mean of each gene: coverage, width and score of intervals")
 print(frame.xs("mean", level="moment").round(3).to_string(), "\n")
 print("Coverage at 0.9, all moments")
 print(results["coverage"].sel(level=0.9).to_pandas().round(3).to_string(), "\n")
 
-# Differences between methods pair the perturbations, and resample them.
+# Methods are compared on the same perturbations, so a resample has the same perturbations for all methods.
 print("Interval score at 0.9 relative to that of distpert, with a 95 % band")
 score = {name: t["interval_score_by_perturbation"].sel(level=0.9) for name, t in pooled_over_folds.items()}
 drawn = xr.DataArray(np.random.default_rng(0).integers(100, size=(1000, 100)), dims=("resample", "perturbation"))
@@ -79,13 +79,13 @@ for name in list(score)[1:]:
     ]
     print(f"  {name:<18}", ", ".join(text))
 
-print("\nMean of each gene, interval of level 0.9: coverage by stratum, the smallest first")
+print("\nMean of each gene, level 0.9: coverage by stratum, from the smallest values to the largest")
 for name, table in pooled_over_folds.items():
     strata = table["coverage_by_stratum"].sel(level=0.9, moment="mean")
     for by in ("effect_size", "expression"):
         print(f"  {name:<18}{by:<12}", *strata.sel(stratifier=by).to_numpy().round(2))
 risk = pooled_over_folds["distpert"]
-print("\nSelective risk of distpert, of the surest 20, 50 and 80 %, with the ends of the band")
+print("\nSelective risk of distpert for the most certain 20, 50 and 80 %, with the ends of the band")
 print(*(risk[f"selective_risk{end}"].isel(share=[1, 4, 7]).to_numpy().round(2) for end in ("", "_lower", "_upper")))
 
 figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), sharex=True, sharey=True, layout="constrained")

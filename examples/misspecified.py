@@ -1,11 +1,11 @@
-"""Fit screens that are not as the model assumes, and see which diagnostic tells.
+"""Fit screens that violate the assumptions of the model, and find out which diagnostics show it.
 
-The same 120 perturbations, simulated as the model assumes; with half of the cells of each perturbation not responding;
-and measured on plates that differ, with what is held out spread over all of them or on a plate of its own. The fit is
-told the plate of each cell in the last case alone.
+The same 120 perturbations are simulated five times: as the model assumes; with only half of the cells of each
+perturbation responding; on plates with plate effects, with held-out perturbations on all plates; and twice with
+held-out perturbations on a plate of their own. Only the last fit knows the plates.
 
-Writes misspecified.csv, misspecified.png (coverage and transforms) and misspecified_cells.png (how alike cells are)
-into the working directory.
+The script writes misspecified.csv, misspecified.png (coverage and transforms) and misspecified_cells.png (variance over
+cells) to the working directory.
 """
 
 import os
@@ -42,20 +42,20 @@ rng = np.random.default_rng(0)
 
 
 def draw_cells(histogram, n):
-    """Cells (cell, gene) with the genes independent, as in the model."""
+    """Draw cells (cell, gene) with independent genes, as in the model."""
     drawn = (rng.random((n, len(histogram), 1)) > histogram.cumsum(axis=-1)[:, :-1]).sum(axis=-1)
     return np.take_along_axis(centers.T, drawn, axis=0)
 
 
 def make_screen(groups):
-    """Cells of (label, plate, matrix) as an AnnData."""
+    """Make an AnnData of groups (label, plate, cells)."""
     obs = [(label, f"plate{plate}") for label, plate, matrix in groups for _ in range(len(matrix))]
     obs = pd.DataFrame(obs, columns=["perturbation", "plate"]).rename(index=str)
     return AnnData(np.concatenate([m for *_, m in groups]).astype(np.float32), obs=obs, var=screen.adata.var)
 
 
 def half_respond():
-    """Half of the cells of each perturbation respond, on average; the others are as controls."""
+    """Simulate a screen in which on average half of the cells respond; the others are like controls."""
     groups = [("control", 0, cells_of_control.X)]
     for label, histogram, n in zip(labels, responding, rng.binomial(N_CELLS, 0.5, len(labels)), strict=True):
         groups.append((label, 0, np.concatenate([draw_cells(histogram, n), draw_cells(control, N_CELLS - n)])))
@@ -63,7 +63,7 @@ def half_respond():
 
 
 def on_plates(plate_of, size=0.3):
-    """Plates (label,) differ by a random walk along the bins, in logits, for perturbed cells and controls alike."""
+    """Simulate a screen with a plate for each label. Plates shift all histograms by a random walk of the logits."""
     steps = rng.normal(0, size, (N_PLATES, *control.shape)).cumsum(axis=-1)
 
     def shifted(histogram, plate):
@@ -77,9 +77,10 @@ def on_plates(plate_of, size=0.3):
 
 
 def heterogeneity(adata, prediction):
-    """Variance over cells of how far they moved as predicted, relative to independent genes; and for the controls.
+    """Variance over cells of the position along the predicted shift, relative to independent genes.
 
-    T = Var(w·x) / Σ w² Var(x), with w the predicted shift of the means in units of the variance.
+    T = Var(w·x) / Σ w² Var(x), with w the predicted shift of the means divided by the variance. Returned for the
+    perturbed cells and for the controls.
     """
     mean = prediction.moments()["mean"].mean("draw")
     is_control = (adata.obs["perturbation"] == "control").to_numpy()
@@ -106,7 +107,7 @@ tables, fits, dispersion = {}, {}, {}
 for name, (adata, key) in screens.items():
     is_held = adata.obs["perturbation"].isin(held_out)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="only control cells in plate3")  # as it is meant
+        warnings.filterwarnings("ignore", message="only control cells in plate3")  # intended here
         fits[name] = distpert.fit(adata[~is_held], screen.embeddings, context_key=key, progress_bar=False)
     context = f"plate{last}" if key else None
     prediction = fits[name].predict(held_out, context=context, num_draws=num_draws, progress_bar=False)
@@ -133,10 +134,11 @@ for name, table in tables.items():
         row["T"], row["T, controls"] = np.median(dispersion[name], axis=1)
     rows[name] = row
     stratum = of_mean["coverage_by_stratum"].sel(stratifier="effect_size").to_numpy().round(2)
-    print(f"{name:<18} coverage at .9 by effect size, from the smallest: {stratum}")
+    print(f"{name:<18} coverage at .9 by effect size, from the smallest to the largest: {stratum}")
 summary = pd.DataFrame(rows)
 summary.to_csv("misspecified.csv")
-print(f"\n{len(held_out)} perturbations held out; mean of each gene at .9; bars of 10 outside their band, p of all")
+print(f"\n{len(held_out)} held-out perturbations. Coverage, width and score: mean of each gene at .9.")
+print("Bars out: of 10 bars, outside the band of each. p: of a flat transform")
 print(summary.round(3).to_string())
 
 figure, axes = plt.subplots(2, 5, figsize=(14, 6), sharex="row", sharey="row", layout="constrained")
@@ -156,7 +158,7 @@ for i, (perturbed, of_control) in enumerate(dispersion.values()):
     side = rng.uniform(-0.12, 0.12, len(perturbed))
     ax.plot(i - 0.18 + side, of_control, ".", color="#555555", label="controls" if not i else None)
     ax.plot(i + 0.18 + side, perturbed, ".", color="#D55E00", label="perturbed" if not i else None)
-ax.axhline(1, color="#555555", ls="--", lw=1, label="as the model has it")
+ax.axhline(1, color="#555555", ls="--", lw=1, label="as assumed by the model")
 ax.set(xticks=range(len(dispersion)), xticklabels=dispersion, ylabel="T: variance over cells, relative")
 figure.legend(frameon=False, loc="outside upper center", ncols=3)
 figure.savefig("misspecified_cells.png", dpi=150)

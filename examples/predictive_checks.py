@@ -1,11 +1,11 @@
-"""Posterior predictive checks on a real screen: where the model fits, and where it visibly does not.
+"""Run posterior predictive checks on a real screen: find genes that the model fits, and genes that it does not fit.
 
 The screen is RENGE (Ishikawa et al. 2023), as in quickstart.py. Each of its 23 knock-outs is left out of training once,
-in four folds. What as many cells as were measured would show is drawn from the posterior, and from the prior, and
-compared with what they do show.
+in four folds. Replicates with as many cells as were observed are drawn from the posterior and from the prior, and
+compared with the observed cells.
 
-Writes predictive_checks.csv (p-values of all knock-outs, days and genes, each left out), predictive_checks.png (two
-genes, three statistics) and predictive_checks_p_values.png into the working directory.
+The script writes predictive_checks.csv (p-values of all knock-outs, days and genes, each left out),
+predictive_checks.png (two genes, three statistics) and predictive_checks_p_values.png to the working directory.
 """
 
 import os
@@ -19,7 +19,7 @@ import distpert
 from distpert.plots import plot_predictive_check
 
 STATISTICS = ["mean", "zero_fraction", "variance", "skewness", "bimodality"]
-EXTREME = 0.005  # two-sided .01: of calibrated p-values, one in a hundred is further out
+EXTREME = 0.005  # at each end; of calibrated p-values, one in a hundred is further out
 quick = bool(os.environ.get("DISTPERT_QUICK"))
 num_draws = 100 if quick else 400
 
@@ -41,12 +41,12 @@ in_training = {name: distpert.predictive_check(seen, adata, name) for name in ST
 
 
 def extreme_share(p_value):
-    """Share of p-values in the outermost hundredth, of those that there are."""
+    """Share of p-values in the outermost hundredth; NaN does not count."""
     known = p_value.values[np.isfinite(p_value.values)]
     return np.mean((known < EXTREME) | (known > 1 - EXTREME))
 
 
-print("Share of p-values that are extreme; 1 % if calibrated")
+print("Share of extreme p-values; 1 % if calibrated")
 for name in STATISTICS:
     shares = [extreme_share(checks[name]["p_value"]) for checks in (left_out, in_training)]
     print(f"  {name:<14} left out {shares[0]:.1%}, in training {shares[1]:.1%}")
@@ -55,7 +55,7 @@ table = pd.concat({name: check["p_value"].to_series() for name, check in left_ou
 table.to_csv("predictive_checks.csv")
 is_extreme = (table < EXTREME) | (table > 1 - EXTREME)
 known = table.notna()
-print("\nLeft out: share of extreme p-values by knock-out, the five with most and the median")
+print("\nLeft out: share of extreme p-values by knock-out, the five largest and the median")
 by_label = is_extreme.groupby("perturbation").sum().sum(axis=1) / known.groupby("perturbation").sum().sum(axis=1)
 by_label = by_label.sort_values(ascending=False)
 print(by_label.head(5).map("{:.1%}".format).to_string(), f"\nmedian {by_label.median():.1%}")
@@ -65,9 +65,9 @@ trained = trained[(trained < EXTREME) | (trained > 1 - EXTREME)].groupby("pertur
 print(f"\nIn training: extreme means by knock-out, of {trained.sum()}")
 print(trained.iloc[:-4:-1].to_string())
 
-# The gene whose replicates are furthest from what was observed, in standard deviations over all days and statistics,
-# of those that are not knocked out themselves; and in the same cells one that is as it should be, of those that are
-# neither on nor off in nearly all.
+# Choose two genes. One has replicates furthest from the observed value, in standard deviations over all days and
+# statistics, and is not the knocked-out gene. The other has typical p-values in the same cells, and is neither on nor
+# off in nearly all of them.
 scores = {}
 for name, check in left_out.items():
     off = abs(check["observed"] - check["replicated"].mean("draw")) / (check["replicated"].std("draw") + 1e-9)
@@ -75,7 +75,7 @@ for name, check in left_out.items():
 distance = pd.concat(scores, axis=1).mean(axis=1).groupby(["perturbation", "gene"]).mean()
 itself = distance.index.get_level_values("gene") == distance.index.get_level_values("perturbation")
 distance = distance[~itself].sort_values(ascending=False)
-print("\nLeft out: genes furthest off, in standard deviations of the replicates, and how often extreme")
+print("\nLeft out: genes furthest from the replicates, in standard deviations, and number of extreme p-values")
 often = is_extreme.groupby(["perturbation", "gene"]).sum().sum(axis=1)
 print(pd.DataFrame({"distance": distance.round(1), "extreme": often}).loc[distance.index[:6]].to_string())
 label, worst = distance.index[0]
@@ -86,7 +86,7 @@ good = abs(there[zeros.between(0.1, 0.9)] - 0.5).max(axis=1).idxmin()
 print(f"\nKnock-out of {label}, day {day}: {good} fits, {worst} does not")
 print(there.loc[[good, worst]].round(3).to_string())
 
-# What the knock-outs do to that gene, from the cells: did any in training do the like?
+# The observed shift of that gene under each knock-out: is there a similar one in training?
 moments = whole.control_moments()["mean"].sel(gene=worst, context=day)
 shift = in_training["mean"]["observed"].sel(gene=worst, context=day) - moments
 print(f"\nShift of the mean of {worst} on day {day}, by knock-out: lowest and highest three")
@@ -100,7 +100,7 @@ for row, gene in zip(axes, [good, worst], strict=True):
         plot_predictive_check(
             left_out[name], prior=before, perturbation=label, context=day, gene=gene, ax=ax
         ).set_title(gene)
-figure.suptitle(f"Knock-out of {label} on day {day}: replicates of its cells, without having seen any")
+figure.suptitle(f"Knock-out of {label} on day {day}, left out: replicates and observed cells")
 figure.savefig("predictive_checks.png", dpi=150)
 
 figure, axes = plt.subplots(2, 5, figsize=(12.5, 4.6), sharex=True, sharey=True, layout="constrained")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import anndata
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,7 +60,7 @@ def draws_of():
 
     def collect(prediction):
         shape = (len(prediction.perturbations), len(prediction.contexts), len(prediction.genes))
-        out = np.empty((prediction.num_draws, *shape, prediction.posterior.histograms.n_bins), np.float32)
+        out = np.empty((prediction.num_draws, *shape, prediction.training.n_bins), np.float32)
         for block in blocks(*shape):
             out[:, block.perturbation, block.context, block.genes] = prediction.draw(block)
         return out
@@ -140,3 +141,10 @@ def tiny():
 def tiny_all():
     """The same cells without contexts."""
     return make_tiny(None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_code():
+    """Compiled code is kept for each shape, and all of it would stand in memory at the end of a whole run."""
+    yield
+    jax.clear_caches()

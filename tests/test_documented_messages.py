@@ -1,4 +1,4 @@
-"""What docs/bring_your_own_data.md says a user is told is what a user is told."""
+"""The messages that docs/bring_your_own_data.md quotes are those of the code."""
 
 import re
 import warnings
@@ -27,11 +27,11 @@ def embeddings(adata):
 
 
 class Stopped(Exception):
-    """Instead of the optimization: everything said before it has been said."""
+    """Raised in place of the optimization: all messages come before it."""
 
 
-def told(function):
-    """Message of the error, or else of the one warning."""
+def message_of(function):
+    """Message of the error, or else of the only warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -100,12 +100,12 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("position", range(len(MISTAKES)), ids=[mistake.__name__ for mistake in MISTAKES])
-def test_the_page_quotes_what_is_said(documented, adata, embeddings, monkeypatch, position):
+def test_the_page_quotes_the_message(documented, adata, embeddings, monkeypatch, position):
     def stop(*_, **__):
         raise Stopped
 
     monkeypatch.setattr("distpert.fitting.fitting.optimize", stop)
-    assert told(lambda: MISTAKES[position](adata, embeddings)) == documented[position]
+    assert message_of(lambda: MISTAKES[position](adata, embeddings)) == documented[position]
 
 
 def test_every_quotation_is_tested(documented):

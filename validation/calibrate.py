@@ -1,11 +1,11 @@
-"""Calibration on perturbations left out: distpert, the Dirichlet alone, and conformal intervals around baselines.
+"""Measure calibration on held-out perturbations: distpert, the Dirichlet alone, and conformal intervals of baselines.
 
     python validation/calibrate.py --data k562.h5ad --embeddings embeddings.npz --out k562 --conformal pooled
 
-The folder gets calibration.md and calibration.csv (coverage with bands, width, interval score, width at equal
-coverage), calibration.png, and in folds/ the table of each method and fold as it is done: the same call goes on where
-it was interrupted. A quarter of each fold's training perturbations calibrates the conformal intervals; the baseline is
-fitted to the rest.
+The output folder gets calibration.md and calibration.csv (coverage with bands, width, interval score, width at equal
+coverage), and calibration.png. The table of each method and fold is kept in folds/, and an interrupted run continues
+from there. A quarter of each fold's training perturbations calibrates the conformal intervals. The baseline is fitted
+to the rest.
 """
 
 import argparse
@@ -21,17 +21,19 @@ from screens import AUTO, open_screen
 from tqdm import tqdm
 
 import distpert
-from distpert.baselines import BASELINES
-from distpert.cross_validation.protocol import _count_fold
-from distpert.embeddings.vectors import Embeddings, as_embeddings
 from distpert._shared.labels import genes_of
-from distpert.plots import plot_coverage, plot_pit
-from distpert.histograms.screen import read_screen
+from distpert.baselines import BASELINES
+from distpert.cross_validation.protocol import count_fold
 from distpert.cross_validation.splits import Fold, split_perturbations
+from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert.histograms.keys import ScreenKeys
+from distpert.histograms.screen import read_screen
+from distpert.plots import plot_coverage, plot_pit
 
 LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975)
 SHOWN = [0.5, 0.8, 0.9, 0.95]
 POSTERIOR, DIRICHLET = "distpert", "dirichlet_alone"
+TITLES = {POSTERIOR: "distpert", DIRICHLET: "Dirichlet alone"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     adata, keys = open_screen(arguments.data, dataset=arguments.dataset, context_key=arguments.context_key)
     embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))
-    screen = read_screen(adata, **{"layer": None, "gene_symbols": None, **keys})
+    screen = read_screen(adata, ScreenKeys(**keys))
     usable = can_be_held_out(adata.obs["perturbation"], embeddings)
     labels = {str(label) for label in screen.perturbation} - {"", screen.control}
     n_folds = len({gene for label in usable for gene in genes_of(label)})
@@ -69,13 +71,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--conformal", nargs="*", default=[], choices=list(BASELINES), metavar="BASELINE",
-                        help="baselines to put conformal intervals around")  # fmt: skip
+                        help="baselines with conformal intervals")  # fmt: skip
     number = parser.add_mutually_exclusive_group()
     number.add_argument("--n-folds", type=int, default=9)
     number.add_argument("--leave-one-out", action="store_true", help="as many folds as there are perturbed genes")
-    parser.add_argument("--dataset", default=None, help="where the file holds several: which of obs['dataset']")
+    parser.add_argument("--dataset", default=None, help="one of obs['dataset'], if the file has several")
     parser.add_argument("--context-key", default=AUTO, type=lambda name: None if name == "none" else name,
-                        help="column of obs; by default a usual one, with none no contexts")  # fmt: skip
+                        help="column of obs; by default a usual one; none for no contexts")  # fmt: skip
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -84,8 +86,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def of_fold(
     screen, fold: Fold, methods: Sequence[str], embeddings: Embeddings, num_draws: int, seed: list[int]
 ) -> Iterator[tuple[str, xr.Dataset]]:
-    """Calibrate methods on the perturbations that a fold holds out."""
-    training, held_out = _count_fold(screen, fold, 15)
+    """Yield the calibration of each method on the held-out perturbations of a fold."""
+    training, held_out = count_fold(screen, fold, 15)
     labels = sorted(fold.held_out)
     prediction = None
     for method in methods:
@@ -127,7 +129,7 @@ def write(out: Path, tables: dict[str, xr.Dataset]) -> None:
     rows.to_csv(out / "calibration.csv", index=False)
     posterior = tables[POSTERIOR]
     n_perturbations = len(np.unique(posterior["perturbation"]))
-    text = [f"# Calibration on {n_perturbations} perturbations left out", ""]
+    text = [f"# Calibration on {n_perturbations} held-out perturbations", ""]
     for name in ("coverage", "interval_score", "width_at_coverage"):
         wide = rows.pivot(index=["moment", "method"], columns="level", values=name)
         order = [(moment, method) for moment in posterior["moment"].to_numpy() for method in tables]
@@ -142,7 +144,7 @@ def write(out: Path, tables: dict[str, xr.Dataset]) -> None:
     p_value = [f"{value:.2g}" for value in posterior["pit_p_value"].to_numpy()]
     ends = ([f"{value:.2f}" for value in end.to_numpy()] for end in (pit.min("pit_bin"), pit.max("pit_bin")))
     lines = list(zip(posterior["moment"].to_numpy(), each, at_once, p_value, *ends, strict=True))
-    bands = [f"of {n_bars} bars outside {band}" for band in ("their band", "the band of all at once")]
+    bands = [f"of {n_bars} bars outside {band}" for band in ("their band", "the simultaneous band")]
     heads = ["moment", *bands, "p-value of flatness", "lowest", "highest"]
     text += ["## transforms", "", *markdown(heads, lines), ""]
     risk = posterior["selective_risk"]
@@ -157,15 +159,15 @@ def write(out: Path, tables: dict[str, xr.Dataset]) -> None:
         columns = [strata["mean_by_stratum"].to_numpy(), widths, errors, errors / effects, held]
         lines = [[f"{value:.3g}" for value in line] for line in zip(*columns, strict=True)]
         width = "width of the mean's 50 % posterior interval"
-        heads = [stratifier, width, "Cramér", "share of the effect size", "covered of 90 %"]
+        heads = [stratifier, width, "Cramér", "Cramér / effect size", "coverage at 90 %"]
         text += [f"## by {stratifier}", "", *markdown(heads, lines), ""]
     (out / "calibration.md").write_text("\n".join(text))
     print("\n".join(text))
     draw(tables).savefig(out / "calibration.png", dpi=150)
 
 
-def by_stratum(posterior: xr.Dataset, stratifier: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean Cramér distance, spread and effect size of quarters of the groups, sorted by what stratifies them."""
+def by_stratum(posterior: xr.Dataset, stratifier: str) -> tuple[np.ndarray, ...]:
+    """Mean Cramér distance, spread and effect size of quarters of the groups, sorted by the stratifier."""
     values = posterior[stratifier].broadcast_like(posterior["cramer"]).to_numpy().ravel()
     columns = [posterior[name].to_numpy().ravel() for name in ("cramer", "spread", "effect_size")]
     there = ~np.isnan(columns[0])
@@ -181,7 +183,7 @@ def draw(tables: dict[str, xr.Dataset]):
 
     figure, axes = plt.subplots(2, 3, figsize=(10, 6.4), layout="constrained")
     for ax, method in zip(axes.flat, (POSTERIOR, DIRICHLET), strict=False):
-        plot_coverage(tables[method], ax=ax).set_title(method.replace("_", " "))
+        plot_coverage(tables[method], ax=ax).set_title(TITLES[method])
     for ax, moment in zip(axes.flat[2:], tables[POSTERIOR]["moment"].to_numpy().tolist(), strict=True):
         plot_pit(tables[POSTERIOR], moment, ax=ax).set_title(f"distpert: {moment}")
     return figure

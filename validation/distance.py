@@ -1,10 +1,10 @@
-"""Do width and error rise with the distance from training, where effects are as large far away as near?
+"""Do width and error increase with the distance from training, if effects have the same size everywhere?
 
     python validation/distance.py --out distance
 
-On a published screen genes that resemble no other may do little, so that far predictions are the better ones. Here
-screens are drawn from the model, with embeddings in four dimensions and responses that have the same size everywhere;
-half of the perturbations are left out. The folder gets distance.md.
+On a published screen, genes that resemble no other may have small effects, which makes distant predictions the better
+ones. Here screens are drawn from the model, with embeddings in four dimensions and responses of the same size
+everywhere. Half of the perturbations are held out. The output folder gets distance.md.
 """
 
 import argparse
@@ -28,11 +28,13 @@ def main(argv: list[str] | None = None) -> None:
     errors, widths, effects = by_stratum(pooled, "distance")
     held = strata["coverage_by_stratum"].sel(level=0.9).mean("moment").to_numpy()
     columns = [strata["mean_by_stratum"].to_numpy(), widths, errors, effects, held]
-    heads = ["distance", "width of the mean's 50 % posterior interval", "Cramér", "effect size", "covered of 90 %"]
+    heads = ["distance", "width of the mean's 50 % posterior interval", "Cramér", "effect size", "coverage at 90 %"]
     lines = [[f"{value:.3g}" for value in line] for line in zip(*columns, strict=True)]
     text = "\n".join(markdown(heads, lines))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "distance.md").write_text(f"# By distance, {pooled.sizes['perturbation']} left out\n\n{text}\n")
+    (arguments.out / "distance.md").write_text(
+        f"# By distance, {pooled.sizes['perturbation']} held-out perturbations\n\n{text}\n"
+    )
     print(text)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a cross-validation: differences between models, and which perturbations gain."""
+"""Pictures of a cross-validation: differences between models, and gains of perturbations."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from report import GROUPS, each_perturbation, of_category, title_of
 
-# Distinguishable without color vision (Okabe & Ito 2008), and by mark.
+# Colors that color-blind readers can distinguish (Okabe & Ito 2008); marks differ too.
 BETTER, WORSE, UNCLEAR = "#0072B2", "#D55E00", "#777777"
 STYLE = {"font.size": 12, "axes.titlesize": 13, "axes.spines.top": False, "axes.spines.right": False}
 NO_SCORE = "none"
-FAR = 8  # differences of more than so many typical ones are written at the edge
+FAR = 8  # differences beyond this many typical ones are written at the edge
 
 
 def draw_differences(compared: pd.DataFrame, reference: str = "distpert") -> Figure:
-    """Draw a panel a score: models, and their paired mean differences from the reference with intervals."""
+    """Draw a panel for each score, with the paired mean differences from the reference and their intervals."""
     models = compared["model"].unique().tolist()
     columns = max(map(len, GROUPS.values()))
     with plt.rc_context(STYLE):
@@ -43,7 +43,7 @@ def draw_differences(compared: pd.DataFrame, reference: str = "distpert") -> Fig
         entries = [
             ("o", BETTER, f"{reference} is better"),
             ("D", WORSE, f"{reference} is worse"),
-            ("o", UNCLEAR, "interval holds 0"),
+            ("o", UNCLEAR, "interval includes 0"),
         ]
         marks = [
             plt.Line2D([], [], marker=marker, color=color, label=label, mfc="white" if color == UNCLEAR else color)
@@ -91,9 +91,9 @@ def best_other(scores: xr.Dataset, category: str, reference: str = "distpert") -
 
 
 def draw_gain(scores: xr.Dataset, chosen: Sequence[str], reference: str = "distpert") -> Figure:
-    """Draw the gain of each perturbation over the best other model, by number of cells and by size of the effect.
+    """Draw the gain over the best other model for each perturbation, by number of cells and by effect size.
 
-    A row a category. Without the control among the models there is no size of the effect.
+    Each category has a row. The effect size needs the control among the models.
     """
     knows_effect = "control" in scores["model"] and reference != "control"
     with plt.rc_context(STYLE):
@@ -118,14 +118,14 @@ def draw_gain(scores: xr.Dataset, chosen: Sequence[str], reference: str = "distp
             if knows_effect:
                 effect = cramer.sel(model="control").to_numpy()
                 _gain_panel(row[1], effect, gain)
-                # Near 0 linear: free of bias, the distance of a weak perturbation may be below 0.
+                # Linear near 0, because the unbiased distance of a weak perturbation may be below 0.
                 row[1].set_xscale("symlog", linthresh=max(np.nanquantile(np.abs(effect), 0.25), 1e-6))
         axes[-1, 0].set_xlabel("cells of the perturbation")
         axes[-1, 0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes[-1, 0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes[-1, 0].xaxis.set_minor_formatter(NullFormatter())
         if knows_effect:
-            axes[-1, 1].set_xlabel("size of the effect (Cramér of the control)")
+            axes[-1, 1].set_xlabel("effect size (Cramér of the control)")
         labeled = {}
         for ax in axes[:, 0]:
             handles, labels = ax.get_legend_handles_labels()
@@ -139,7 +139,7 @@ def _gain_panel(ax: Axes, x: NDArray[np.float64], gain: NDArray[np.float64]) -> 
     order = np.argsort(x[there], kind="stable")
     x, gain = x[there][order], gain[there][order]
     ax.axhline(0, color="black", lw=1)
-    ax.plot(x, gain, "o", color=BETTER, alpha=0.5, ms=7, mew=0, label="a perturbation")
+    ax.plot(x, gain, "o", color=BETTER, alpha=0.5, ms=7, mew=0, label="one perturbation")
     window = max(7, len(gain) // 5)
     if len(gain) >= 2 * window:
         median = pd.Series(gain).rolling(window, center=True).median()

@@ -1,4 +1,4 @@
-"""What a cross-validation showed: tables of scores and differences, sentences about them, and a page that has both."""
+"""The report of a cross-validation: tables of scores and differences, and sentences about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import distpert
 
 ALL = "all"
 HALVES = "(half of the cells)"
-# `crps` and `nll_density` are left to the csv files: they differ from others here by what is the same for all models.
+# `crps` and `nll_density` are only in the csv files: they differ from `cramer` and `nll` by the same for all models.
 GROUPS = {
     "Distributions": {
         "nll": "NLL",
@@ -36,7 +36,7 @@ SINGLES = "unseen_single"
 
 
 def without_artefacts(scores: xr.Dataset) -> xr.Dataset:
-    """Take out the correlation of the control histogram's shift from control, which is that of its smoothing."""
+    """Remove the shift correlation of the control baseline, which comes only from its smoothing."""
     if "pearson_shift" not in scores:
         return scores
     shift = scores["pearson_shift"]
@@ -44,30 +44,30 @@ def without_artefacts(scores: xr.Dataset) -> xr.Dataset:
 
 
 def categories(scores: xr.Dataset) -> list[str]:
-    """Categories that occur, "all" alone where there is but one."""
+    """Categories that occur, with "all" first; only "all" if there is a single category."""
     there = set(scores["category"].to_numpy().ravel().tolist()) - {""}
     return [ALL, *sorted(there, key=lambda name: (name != SINGLES, name))] if len(there) > 1 else [ALL]
 
 
 def title_of(category: str) -> str:
-    """Say in words what a category holds."""
+    """Return the title of a category."""
     if category in (ALL, SINGLES):
         return {ALL: "All perturbations", SINGLES: "Single genes, unseen"}[category]
     return f"Combinations, genes seen: {category.removeprefix('combo_seen')}"
 
 
 def of_category(scores: xr.Dataset, category: str) -> xr.Dataset:
-    """Scores of one category, NaN for others."""
+    """Scores of one category; NaN for the others."""
     return scores if category == ALL else scores.where(scores["category"] == category)
 
 
 def each_perturbation(array: xr.DataArray) -> xr.DataArray:
-    """Average over folds and contexts, so that a perturbation counts once."""
+    """Average over folds and contexts: each perturbation then counts once."""
     return array.mean([dim for dim in array.dims if dim not in ("model", "perturbation")])
 
 
 def mean_scores(scores: xr.Dataset, category: str = ALL) -> pd.DataFrame:
-    """Means over perturbations (model × score), and in the last row what half of the held-out cells would score."""
+    """Means over perturbations (model × score); the last row is the score of half of the held-out cells."""
     chosen, table = of_category(scores, category), {}
     for name, array in chosen.data_vars.items():
         if array.attrs.get("better") in ("lower", "higher"):
@@ -79,7 +79,7 @@ def mean_scores(scores: xr.Dataset, category: str = ALL) -> pd.DataFrame:
 
 
 def differences(scores: xr.Dataset, reference: str = "distpert") -> pd.DataFrame:
-    """Paired differences of each model from the reference: a row a category, score and model (see `compare`)."""
+    """Paired differences from the reference (see `compare`): a row for each category, score and model."""
     parts = []
     for category in categories(scores):
         if category != ALL and (scores["category"] == category).any("fold").sum() < 2:
@@ -97,7 +97,7 @@ def differences(scores: xr.Dataset, reference: str = "distpert") -> pd.DataFrame
 
 
 def rows_by_perturbation(scores: xr.Dataset) -> pd.DataFrame:
-    """One row a model, fold, perturbation and context that has cells; a column a score."""
+    """A row for each model, fold, perturbation and context with cells, and a column for each score."""
     table = scores.drop_vars("seconds", errors="ignore").to_dataframe().reset_index()
     first = [name for name in ("model", "fold", "category", "perturbation", "context", "n_cells") if name in table]
     held_out = (table["category"] != "") & (table["n_cells"] > 0)
@@ -105,7 +105,10 @@ def rows_by_perturbation(scores: xr.Dataset) -> pd.DataFrame:
 
 
 def findings(compared: pd.DataFrame, reference: str = "distpert") -> list[str]:
-    """Say on which scores the reference is not best, or not surely, from rows of `differences` of one category."""
+    """Sentences about the scores on which the reference is not best, or not clearly best.
+
+    ``compared`` are the rows of `differences` for one category.
+    """
     sentences = []
     for name, heading in HEADINGS.items():
         rows = compared[(compared["score"] == name) & compared["difference"].notna()]
@@ -119,14 +122,14 @@ def findings(compared: pd.DataFrame, reference: str = "distpert") -> list[str]:
             low, high = sorted((sign * row.lower, sign * row.upper))
             if gain > 0:
                 by = f"`{row.model}` is better by {number(gain, digits)} ({_interval(low, high, digits)})"
-                ahead.append((-gain, by + ", which may be chance" * chance))
+                ahead.append((-gain, by + ", but the interval includes 0" * chance))
             elif chance:
-                by = f"`{row.model}` by {number(-gain, digits)} ({_interval(-high, -low, digits)})"
+                by = f"than `{row.model}` by {number(-gain, digits)} ({_interval(-high, -low, digits)})"
                 unclear.append((-gain, by))
         if ahead:
             sentences.append(f"{heading}: {reference} is not best. {_joined(ahead)}.")
         if unclear:
-            sentences.append(f"{heading}: {reference} is ahead, but it may be chance, of {_joined(unclear)}.")
+            sentences.append(f"{heading}: {reference} is better, but the interval includes 0: {_joined(unclear)}.")
     return sentences
 
 
@@ -146,14 +149,14 @@ def decimals(differences_: pd.Series) -> int:
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:
-    """Write with so many decimals, a real minus, and a dash for what there is not."""
+    """Format with this many decimals and a real minus sign; NaN is a dash."""
     if np.isnan(value):
         return "–"
     return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "−")  # 0.0: no minus zero
 
 
 def score_rows(table: pd.DataFrame, better: Mapping[str, str], reference: str) -> list[list[str]]:
-    """Cells of the table of scores, the best in bold; a ceiling only where it is better than some model."""
+    """Table of scores, the best in bold; a ceiling is shown only where it is better than some model."""
     models = table.drop(index=HALVES)
     columns = {}
     for name, heading in HEADINGS.items():
@@ -172,7 +175,7 @@ def score_rows(table: pd.DataFrame, better: Mapping[str, str], reference: str) -
 
 
 def difference_rows(compared: pd.DataFrame, group: Mapping[str, str]) -> list[list[str]]:
-    """Cells of a table of differences: a row a model, a column a score of the group."""
+    """Table of differences, with a row for each model and a column for each score of the group."""
     there = {name: heading for name, heading in group.items() if name in set(compared["score"])}
     rows = {model: [str(model)] for model in compared["model"].unique()}
     for name in there:
@@ -186,7 +189,7 @@ def difference_rows(compared: pd.DataFrame, group: Mapping[str, str]) -> list[li
 
 
 def seconds_rows(scores: xr.Dataset) -> list[list[str]]:
-    """Cells of the table of costs, over the folds that were run."""
+    """Table of seconds, over the folds that were run."""
     seconds = scores["seconds"].transpose("model", "fold").to_pandas()
     rows = [
         [str(model), *(number(value, 2) for value in (row.mean(), row.min(), row.max()))]
@@ -196,7 +199,7 @@ def seconds_rows(scores: xr.Dataset) -> list[list[str]]:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Lay cells out as a table, the first row as its head."""
+    """Format rows as a Markdown table; the first row is the head."""
     head, *body = ("| " + " | ".join(row) + " |" for row in rows)
     return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
 
@@ -209,7 +212,7 @@ def page(
     pictures: Mapping[str, Sequence[str]],
     reference: str = "distpert",
 ) -> str:
-    """Write the report; ``pictures`` are file names by category."""
+    """Return the text of the report; ``pictures`` are file names by category."""
     there = categories(scores)
     parts = [f"# {title}", markdown([["what was run", ""], *([name, value] for name, value in about.items())])]
     for category in there[1:] or there:
@@ -218,7 +221,7 @@ def page(
     if there[1:]:
         parts += ["## All together", *(f"![{name}]({name})" for name in pictures.get(ALL, ()))]
     parts += ["## Seconds of fitting a fold", markdown(seconds_rows(scores))]
-    parts += ["By the clock of the machine that ran each; the first fold of a model may hold its compilation."]
+    parts += ["Wall time of each fit; the first fold of a model may include compilation."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -228,22 +231,21 @@ def _section(category: str, scores: xr.Dataset, compared: pd.DataFrame, referenc
     means = each_perturbation(chosen["rmae_mean"]).notnull().sum("perturbation").to_series()
     parts = [
         f"## {title_of(category)}",
-        f"Means over {means.max()} perturbations, best in bold. Lower is better, but for Pearson. A dash: the method "
-        "has no such score (some predict means alone, and the control has no shift from itself). Last row: one half "
-        "of the held-out cells as a prediction of the other half, where that is better than some model.",
+        f"Means over {means.max()} perturbations, best in bold. Lower is better, except for Pearson. A dash: the "
+        "method has no such score (some predict means only, and the control has no shift from itself). Last row: one "
+        "half of the held-out cells as a prediction of the other half, where it is better than some model.",
         markdown(score_rows(table, better, reference)),
     ]
     if lacking := [f"`{model}` lacks {means.max() - n}" for model, n in means.items() if n < means.max()]:
-        parts.append(f"Of these perturbations {', '.join(lacking)}; differences are over those that both have.")
+        parts.append(f"Of these perturbations {', '.join(lacking)}; differences use the perturbations that both have.")
     if compared.empty:
         return [*parts, "Too few perturbations to compare models."]
     found = findings(compared, reference)
-    sure = f"{reference} is best on every score, and every interval leaves out 0."
+    sure = f"{reference} is best on every score, and every interval excludes 0."
     parts.append("\n".join(f"- {sentence}" for sentence in found or [sure]))
     parts.append(f"### Differences from {reference}")
     parts.append(
-        "Mean over perturbations of the model's score less that of the same perturbation by "
-        f"{reference}, and its 95 % interval (bootstrap over perturbations). Above 0, {reference} is better, but for "
-        "Pearson, where it is below 0."
+        f"Mean over perturbations of the model's score minus the score of {reference}, and its 95 % interval "
+        f"(bootstrap over perturbations). Above 0, {reference} is better; for Pearson, below 0."
     )
     return [*parts, *(markdown(difference_rows(compared, group)) for group in GROUPS.values())]

@@ -1,11 +1,11 @@
-"""Cross-validate models on a screen, and write what it showed: tables, pictures and a report in words.
+"""Cross-validate models on a screen, and write tables, pictures and a report.
 
     python validation/run.py --data norman.h5ad --embeddings embeddings.npz --out norman --n-genes 2000
 
-The folder gets report.md, scores.csv, comparison.csv, by_perturbation.csv, cost.csv, pictures, and in folds/ each fold
-and model as it is done: the same call goes on where it was interrupted, and other models can be added. Several
-processes may share the folder, each with other --folds; a last call without them reads all. With --peers, the folder
-that peers/score.py wrote, its methods are put beside.
+The output folder gets report.md, scores.csv, comparison.csv, by_perturbation.csv, cost.csv and pictures. The scores of
+each fold and model are kept in folds/: an interrupted run continues from there, and models can be added. Several
+processes may share the folder, each with other --folds; a last call without --folds reads all. --peers takes the folder
+that peers/score.py wrote and adds its methods.
 """
 
 import argparse
@@ -22,21 +22,21 @@ import xarray as xr
 from screens import AUTO, open_screen
 
 import distpert
-from distpert.baselines import BASELINES
-from distpert.embeddings.vectors import Embeddings, as_embeddings
 from distpert._shared.labels import genes_of, listed
+from distpert.baselines import BASELINES
 from distpert.cross_validation.splits import Splits
+from distpert.embeddings.vectors import Embeddings, as_embeddings
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
     matplotlib.use("Agg")
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    notes = io.StringIO()
+    with contextlib.redirect_stdout(notes):
         adata, keys = open_screen(
             arguments.data, dataset=arguments.dataset, context_key=arguments.context_key, n_genes=arguments.n_genes
         )
-    print(said.getvalue(), end="")
+    print(notes.getvalue(), end="")
     embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))
     usable = can_be_held_out(adata.obs["perturbation"], embeddings)
     genes = {gene for label in usable for gene in genes_of(label)}
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.peers:
         scores = add_peers(scores, arguments.peers)
     splits = Splits.from_json((folder / "splits.json").read_text())
-    about = describe(adata, said.getvalue().strip(), scores, splits, settings)
+    about = describe(adata, notes.getvalue().strip(), scores, splits, settings)
     write(arguments.out, Path(arguments.data).stem, about, scores, arguments.reference)
 
 
@@ -64,22 +64,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--models", nargs="+", default=known, choices=known, metavar="MODEL", help=f"of {known}")
-    parser.add_argument("--reference", default="distpert", help="the model that others are compared with")
+    parser.add_argument("--reference", default="distpert", help="model to compare the others with")
     number = parser.add_mutually_exclusive_group()
     number.add_argument("--n-folds", type=int, default=9)
     number.add_argument("--leave-one-out", action="store_true", help="as many folds as there are perturbed genes")
-    parser.add_argument("--folds", type=int, nargs="+", default=None, help="which folds; by default all")
-    parser.add_argument("--dataset", default=None, help="where the file holds several: which of obs['dataset']")
+    parser.add_argument("--folds", type=int, nargs="+", default=None, help="folds to run; by default all")
+    parser.add_argument("--dataset", default=None, help="one of obs['dataset'], if the file has several")
     parser.add_argument("--context-key", default=AUTO, type=lambda name: None if name == "none" else name,
-                        help="column of obs; by default a usual one, with none no contexts")  # fmt: skip
-    parser.add_argument("--n-genes", type=int, default=None, help="of largest variance, and the perturbed ones")
+                        help="column of obs; by default a usual one; none for no contexts")  # fmt: skip
+    parser.add_argument("--n-genes", type=int, default=None, help="of largest variance, plus the perturbed genes")
     parser.add_argument("--n-bins", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=200, help="posterior draws of distpert")
     parser.add_argument("--peers", type=Path, default=None, help="folder with the scores.csv of peers/score.py")
     arguments = parser.parse_args(argv)
     if arguments.reference not in arguments.models:
-        parser.error(f"--reference {arguments.reference} is none of --models: {', '.join(arguments.models)}")
+        parser.error(f"--reference {arguments.reference} is not among --models: {', '.join(arguments.models)}")
     if len(arguments.models) < 2 and not arguments.peers:
         parser.error("--models: at least two are needed to compare")
     if arguments.peers and not (arguments.peers / "scores.csv").exists():
@@ -88,13 +88,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def can_be_held_out(labels: pd.Series, embeddings: Embeddings) -> list[str]:
-    """Perturbations with two cells and an embedding, as `cross_validate` has it."""
+    """Perturbations with two cells and an embedding, the condition of `cross_validate`."""
     n_cells = labels.value_counts()
     return [label for label, n in n_cells.items() if label != "control" and n > 1 and embeddings.has(label)]
 
 
 def add_peers(scores: xr.Dataset, folder: Path) -> xr.Dataset:
-    """Put methods that `peers/score.py` scored beside the models, once it is sure that the cells are the same."""
+    """Add the methods that `peers/score.py` scored, after a check that the cells are the same."""
     file = folder / "scores.csv"
     if "context" in scores.dims:
         raise ValueError("peers are scored without contexts: --context-key none")
@@ -103,7 +103,7 @@ def add_peers(scores: xr.Dataset, folder: Path) -> xr.Dataset:
     rows = table.drop_duplicates(["fold", "perturbation"]).set_index(["fold", "perturbation"])["n_cells"]
     ours = scores["n_cells"].to_series().dropna()
     if not rows.index.isin(ours.index).all() or not (ours[rows.index] == rows).all():
-        raise ValueError(f"{file} is of other cells or folds: score the peers with {folder.name} made from these")
+        raise ValueError(f"{file} is of other cells or folds. Score the peers again on the folds of this run")
     models = scores["model"].to_numpy().tolist()
     parts = [scores]
     for name, part in table.groupby("method", sort=False):
@@ -112,7 +112,7 @@ def add_peers(scores: xr.Dataset, folder: Path) -> xr.Dataset:
         if name in models:
             own = scores["cramer"].sel(model=name)
             if not np.allclose(own.where(part["cramer"].notnull()), part["cramer"], rtol=1e-3, equal_nan=True):
-                raise ValueError(f"{name} scores otherwise in {file}: it is of other genes, bins or settings")
+                raise ValueError(f"{name} has other scores in {file}, which is of other genes, bins or settings")
             continue
         variables = {
             key: part[key].astype(float).expand_dims(model=[name]).assign_attrs(array.attrs)
@@ -121,21 +121,21 @@ def add_peers(scores: xr.Dataset, folder: Path) -> xr.Dataset:
         }
         parts.append(xr.Dataset(variables))
     if len(parts) == 1:
-        raise ValueError(f"{file} has no method in these folds that is not among the models already")
+        raise ValueError(f"{file} has no method in these folds that is not already among the models")
     ours = {name: array for name, array in scores.data_vars.items() if "model" not in array.dims}
     parts[0] = scores.drop_vars(list(ours))
     return xr.concat(parts, "model", data_vars="minimal", join="outer").assign(ours).assign_attrs(scores.attrs)
 
 
-def describe(adata, said: str, scores: xr.Dataset, splits: Splits, settings: dict[str, int]) -> dict[str, str]:
-    """Say what was run, for the head of the report."""
+def describe(adata, notes: str, scores: xr.Dataset, splits: Splits, settings: dict[str, int]) -> dict[str, str]:
+    """Describe the run, for the head of the report."""
     labels = set(adata.obs["perturbation"].dropna()) - {"control"}
     held_out = {label for fold in splits.folds for label in fold.held_out}
     never = sorted(labels - held_out)
     folds = scores["fold"].to_numpy().tolist()
     tools = ", ".join(f"{name} {version(name)}" for name in ("distpert", "jax", "numpyro", "numpy"))
     return {
-        "file": said,
+        "file": notes,
         "cells × genes": f"{adata.n_obs:,} × {adata.n_vars:,}",
         "perturbations": f"{len(labels)}, of which {scores.sizes['perturbation']} were held out and scored",
         "never held out": f"{listed(never)} (a single cell or no embedding)" if never else "none",

@@ -1,10 +1,10 @@
-"""Open the screens that people have as `distpert` expects them, and say what was recognized.
+"""Open common files of screens in the form that `distpert` expects, and print what was recognized.
 
     adata, keys = open_screen("NormanWeissman2019_filtered.h5ad", n_genes=2000)
     distpert.cross_validate(adata, embeddings, **keys)
 
 Recognized: scPerturb releases, GEARS releases, the original files of Replogle et al. 2022, and plain files with
-``obs["perturbation"]``. Anything else is refused.
+``obs["perturbation"]``. Other files are refused.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ AUTO = "auto"
 CONTEXT_COLUMNS = ("context", "day", "bio_rep", "cell_type", "celltype", "cell_line")
 SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?")
-ENHANCER = re.compile(r".*_enh|HS2(_.*)?")  # targets of Schraivogel et al. 2020 that are no genes
-LARGEST_LOG = 15  # as in distpert.histograms.screen
+ENHANCER = re.compile(r".*_enh|HS2(_.*)?")  # targets of Schraivogel et al. 2020 that are not genes
+LARGEST_LOG = 15  # as in distpert.histograms.expression
 BLOCK_CELLS = 5000
 
 
 class Layout(NamedTuple):
-    """How files of one origin are told, where they have labels, and where all counts of a cell."""
+    """Files of one origin: how to recognize them, and their columns of labels and of total counts."""
 
     name: str
     needs: tuple[str, ...]  # columns of obs
@@ -58,26 +58,26 @@ def open_screen(
 ) -> tuple[ad.AnnData, dict[str, str | None]]:
     """Open a screen: log1p of counts per 10,000 in ``X``, symbols as ``var_names``, ``obs["perturbation"]``.
 
-    Returns the cells and the arguments by which distpert reads them. ``dataset`` picks one where a file holds several
-    (``obs["dataset"]``). ``context_key`` and ``totals`` name the columns of ``obs`` with contexts and with all counts
-    of a cell: "auto" looks for the usual ones; with None there are no contexts, and the counts of a cell are those of
-    the genes in the file. ``n_genes`` keeps the genes of largest variance over all cells, and with them the perturbed
-    genes that are measured. The file is read in blocks, so that what is left out never fills the memory.
+    Returns the cells, and the arguments with which distpert reads them. ``dataset`` chooses one data set of a file with
+    several (``obs["dataset"]``). ``context_key`` and ``totals`` name the columns of ``obs`` with contexts and with the
+    total counts of a cell. "auto" looks for the usual columns. With None there are no contexts, and the total of a cell
+    is its sum over the genes in the file. ``n_genes`` keeps the genes of largest variance over all cells, and the
+    perturbed genes that are measured. The file is read in blocks to save memory.
     """
     backed = ad.read_h5ad(path, backed="r")
     try:
         obs = backed.obs
         layout = _recognize(obs)
-        said = [layout.name]
-        kept = _of_dataset(obs, dataset, said)
-        labels = _read_labels(obs[kept], layout, said)
-        targets_gene = ~_are_enhancers(labels, said)
+        notes = [layout.name]
+        kept = _of_dataset(obs, dataset, notes)
+        labels = _read_labels(obs[kept], layout, notes)
+        targets_gene = ~_are_enhancers(labels, notes)
         kept[np.flatnonzero(kept)] = targets_gene
         obs, labels = obs[kept].copy(), labels[targets_gene]
         perturbed = {gene for label in set(labels.dropna()) - {"control"} for gene in genes_of(label)}
-        context = _find_context(obs, context_key, said)
-        cells = _Cells(backed.X, kept, obs, _find_totals(obs, totals, layout), said)
-        columns, symbols = _choose_genes(backed.var, cells, perturbed, n_genes, said)
+        context = _find_context(obs, context_key, notes)
+        cells = _Cells(backed.X, kept, obs, _find_totals(obs, totals, layout), notes)
+        columns, symbols = _choose_genes(backed.var, cells, perturbed, n_genes, notes)
         matrix = sparse.vstack([block[:, columns] for block in cells], format="csr")
         var = backed.var.iloc[columns].set_axis(symbols, axis=0)
     finally:
@@ -87,7 +87,7 @@ def open_screen(
     pairs = sum("+" in label for label in labels.dropna().unique())
     print(
         f"{os.path.basename(path)}: {adata.n_obs:,} cells × {adata.n_vars:,} genes, {labels.nunique() - 1 - pairs} "
-        f"single and {pairs} combined perturbations; {'; '.join(said)}"
+        f"single and {pairs} combined perturbations; {'; '.join(notes)}"
     )
     return adata, {"perturbation_key": "perturbation", "control": "control", "context_key": context}
 
@@ -104,33 +104,33 @@ def _recognize(obs: pd.DataFrame) -> Layout:
     )
 
 
-def _of_dataset(obs: pd.DataFrame, dataset: str | None, said: list[str]) -> np.ndarray:
-    """Which cells are of the data set asked for."""
+def _of_dataset(obs: pd.DataFrame, dataset: str | None, notes: list[str]) -> np.ndarray:
+    """Whether each cell belongs to the chosen data set."""
     there = sorted(obs["dataset"].astype(str).unique()) if "dataset" in obs else []
     if dataset is None and len(there) > 1:
-        raise ValueError(f"the file holds several data sets: pass dataset=, one of {listed(there)}")
+        raise ValueError(f"the file has several data sets: pass dataset=, one of {listed(there)}")
     if dataset is None:
         return np.ones(len(obs), dtype=bool)
     if dataset not in there:
         raise ValueError(f"no data set {dataset!r} in obs['dataset']; there are: {listed(there)}")
-    said.append(f"data set {dataset!r} of {listed(there)}")
+    notes.append(f"data set {dataset!r} of {listed(there)}")
     return (obs["dataset"].astype(str) == dataset).to_numpy(copy=True)  # pandas 3 gives a view that is read-only
 
 
-def _read_labels(obs: pd.DataFrame, layout: Layout, said: list[str]) -> pd.Series:
+def _read_labels(obs: pd.DataFrame, layout: Layout, notes: list[str]) -> pd.Series:
     """Canonical labels, with "control"; missing ones stay missing."""
     found = obs[layout.label].astype(object).where(obs[layout.label].notna(), None)
     found = found.map(lambda label: str(label).strip() or None, na_action="ignore")
     if "nperts" in layout.needs:
         found = _join_pairs(found, obs["nperts"])
     control = resolve_control(layout.control, set(found.dropna()))
-    said.append(f"labels obs[{layout.label!r}], control {control!r}")
+    notes.append(f"labels obs[{layout.label!r}], control {control!r}")
     names = {label: canonical_label(label, control) for label in found.dropna().unique()}
     return found.map({label: "control" if name == control else name for label, name in names.items()})
 
 
 def _join_pairs(labels: pd.Series, n_perturbed: pd.Series) -> pd.Series:
-    """Write combinations with "+": scPerturb joins them with "_", which symbols may contain, too."""
+    """Write combinations with "+". scPerturb joins genes with "_", which symbols may contain too."""
     n_perturbed = n_perturbed.astype(float)  # text or categories in some releases
     several = labels.notna() & (n_perturbed > 1)
     sizes = pd.DataFrame({"label": labels[several], "n": n_perturbed[several].astype(int)}).drop_duplicates()
@@ -141,14 +141,14 @@ def _join_pairs(labels: pd.Series, n_perturbed: pd.Series) -> pd.Series:
     return labels.where(~several, labels.map(joined))
 
 
-def _are_enhancers(labels: pd.Series, said: list[str]) -> np.ndarray:
+def _are_enhancers(labels: pd.Series, notes: list[str]) -> np.ndarray:
     names = [label for label in labels.dropna().unique() if ENHANCER.fullmatch(label)]
     if names:
-        said.append(f"left out {listed(sorted(names))}: enhancers, not genes")
+        notes.append(f"left out {listed(sorted(names))}: enhancers, not genes")
     return labels.isin(names).to_numpy()
 
 
-def _find_context(obs: pd.DataFrame, context_key: str | None, said: list[str]) -> str | None:
+def _find_context(obs: pd.DataFrame, context_key: str | None, notes: list[str]) -> str | None:
     if context_key == AUTO:
         several = [name for name in CONTEXT_COLUMNS if name in obs and obs[name].nunique() > 1]
         if len(several) > 1:
@@ -157,7 +157,7 @@ def _find_context(obs: pd.DataFrame, context_key: str | None, said: list[str]) -
     elif context_key is not None and context_key not in obs:
         raise ValueError(f"no column {context_key!r} in obs; there are: {listed(obs.columns, 40)}")
     values = [] if context_key is None else sorted(obs[context_key].dropna().astype(str).unique())
-    said.append(f"context obs[{context_key!r}]: {listed(values)}" if values else "no contexts")
+    notes.append(f"context obs[{context_key!r}]: {listed(values)}" if values else "no contexts")
     return context_key
 
 
@@ -170,9 +170,9 @@ def _find_totals(obs: pd.DataFrame, totals: str | None, layout: Layout) -> str |
 
 
 class _Cells:
-    """Log-normalized expression of the cells kept, block by block from the file."""
+    """Log-normalized expression of the kept cells, block by block from the file."""
 
-    def __init__(self, matrix, kept: np.ndarray, obs: pd.DataFrame, totals: str | None, said: list[str]) -> None:
+    def __init__(self, matrix, kept: np.ndarray, obs: pd.DataFrame, totals: str | None, notes: list[str]) -> None:
         if matrix is None:
             raise ValueError("X of this file is empty")
         self.matrix = matrix.to_memory().tocsr() if getattr(matrix, "format", "") == "csc" else matrix
@@ -190,7 +190,7 @@ class _Cells:
         self.raw = bool(integers)
         whole = f"obs[{totals!r}]" if totals else "the genes in the file"
         counts = f"X raw counts, now log1p of counts per 10,000 of {whole}"
-        said.append(counts if self.raw else "X taken as log-normalized, as it is")
+        notes.append(counts if self.raw else "X taken as log-normalized, as it is")
 
     def _blocks(self) -> Iterator[sparse.csr_matrix]:
         for start in range(0, len(self.kept), BLOCK_CELLS):
@@ -219,10 +219,10 @@ class _Cells:
 
 
 def _choose_genes(
-    var: pd.DataFrame, cells: _Cells, perturbed: set[str], n_genes: int | None, said: list[str]
+    var: pd.DataFrame, cells: _Cells, perturbed: set[str], n_genes: int | None, notes: list[str]
 ) -> tuple[np.ndarray, pd.Index]:
-    """Columns to keep, and their symbols: one column a symbol, of the most variable genes and the perturbed ones."""
-    symbols = _read_symbols(var, said)
+    """Columns to keep and their symbols: one column for each symbol, the most variable and the perturbed genes."""
+    symbols = _read_symbols(var, notes)
     repeated = sorted(set(symbols[symbols.duplicated()]))
     kept = np.ones(len(symbols), dtype=bool)
     if repeated or n_genes is not None:
@@ -230,21 +230,21 @@ def _choose_genes(
         order = np.argsort(-mean, kind="stable")
         kept[order] = ~symbols[order].duplicated()
         if repeated:
-            said.append(f"of columns with the same symbol the one of largest mean kept: {listed(repeated)}")
+            notes.append(f"of columns with the same symbol the one of largest mean kept: {listed(repeated)}")
     if n_genes is not None:
         ranked = np.flatnonzero(kept)[np.argsort(-variance[kept], kind="stable")]
         chosen = np.zeros(len(symbols), dtype=bool)
         chosen[ranked[:n_genes]] = True
         also = kept & symbols.isin(perturbed) & ~chosen
-        said.append(f"{chosen.sum():,} genes of largest variance and {also.sum():,} more that are perturbed")
+        notes.append(f"{chosen.sum():,} genes of largest variance and {also.sum():,} more that are perturbed")
         kept = chosen | also
     return np.flatnonzero(kept), symbols[kept]
 
 
-def _read_symbols(var: pd.DataFrame, said: list[str]) -> pd.Index:
+def _read_symbols(var: pd.DataFrame, notes: list[str]) -> pd.Index:
     names = pd.Series(var.index.astype(str))
     if names.map(lambda name: bool(ENSEMBL.fullmatch(name))).mean() < 0.5:
-        said.append("gene symbols var_names")
+        notes.append("gene symbols var_names")
         return pd.Index(names)
     column = next((name for name in SYMBOL_COLUMNS if name in var), None)
     if column is None:
@@ -254,7 +254,7 @@ def _read_symbols(var: pd.DataFrame, said: list[str]) -> pd.Index:
         )
     found = pd.Series(var[column].astype(object).to_numpy())
     missing = found.isna() | (found.astype(str).str.strip() == "")
-    said.append(f"gene symbols var[{column!r}]" + f", {missing.sum()} missing: identifier kept" * bool(missing.any()))
+    notes.append(f"gene symbols var[{column!r}]" + f", {missing.sum()} missing: identifier kept" * bool(missing.any()))
     return pd.Index(found.where(~missing, names).astype(str))
 
 

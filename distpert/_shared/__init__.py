@@ -1,1 +1,1 @@
-"""Labels, symbols, arguments and files: what every room uses."""
+"""Labels, symbols, checks of arguments, and files: what all packages use."""

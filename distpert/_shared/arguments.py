@@ -1,4 +1,4 @@
-"""Arguments that many calls have: objects that are easily mistaken for one another, numbers of things, and seeds."""
+"""Checks of arguments that many calls have: types, whole numbers, seeds and real numbers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import SupportsIndex
 
 
 def check_type(name: str, value: object, *kinds: type, made_by: str) -> None:
-    """Refuse an object of another kind, before something is asked of it that it does not have.
+    """Refuse an argument of another type, and name the call that makes the right one.
 
     Parameters
     ----------
     name
-        Of the argument.
+        Name of the argument.
     value
-        What was given.
+        Its value.
     kinds
-        What it may be.
+        The accepted types.
     made_by
-        The call that makes such an object.
+        The call that returns such an object.
 
     Raises
     ------
     TypeError
-        If it is none of these.
+        If the value has none of these types.
     """
     if not isinstance(value, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
@@ -33,26 +33,26 @@ def check_type(name: str, value: object, *kinds: type, made_by: str) -> None:
 
 
 def check_count(name: str, value: SupportsIndex, least: int = 1) -> int:
-    """Refuse what is no number of things, before something is computed with it.
+    """Refuse a value that is not a whole number, or is too small.
 
     Parameters
     ----------
     name
-        Of the argument.
+        Name of the argument.
     value
-        As a user gives it.
+        Its value.
     least
-        What it must be at least.
+        The smallest value that is accepted.
 
     Returns
     -------
     int
-        The same as a plain int.
+        The value as a plain int.
 
     Raises
     ------
     ValueError
-        If it is no whole number, or below `least`. True is no number.
+        If the value is not a whole number, or is below `least`. True and False are not numbers.
     """
     number = _whole_number(value)
     if number is None or isinstance(value, bool):
@@ -63,22 +63,17 @@ def check_count(name: str, value: SupportsIndex, least: int = 1) -> int:
 
 
 def check_seed(seed: SupportsIndex) -> int:
-    """Refuse what no random numbers can be drawn from.
-
-    Parameters
-    ----------
-    seed
-        As a user gives it.
+    """Refuse a value that cannot be the seed of random numbers.
 
     Returns
     -------
     int
-        The same as a plain int.
+        The seed as a plain int.
 
     Raises
     ------
     ValueError
-        If it is no whole number from 0 to 2⁶³ − 1.
+        If it is not a whole number from 0 to 2⁶³ − 1.
     """
     number = _whole_number(seed)
     if number is None or not 0 <= number < 2**63:
@@ -87,7 +82,7 @@ def check_seed(seed: SupportsIndex) -> int:
 
 
 def _whole_number(value: SupportsIndex) -> int | None:
-    """Give a whole number of any type as an int; None for anything else."""
+    """Return a whole number of any type as an int, and None for anything else."""
     try:
         return operator.index(value)
     except TypeError:
@@ -107,21 +102,21 @@ def check_number(
     Parameters
     ----------
     name
-        Of the argument.
+        Name of the argument.
     value
-        As a user gives it.
+        Its value.
     above, least, below
         Bounds: greater than, at least, less than.
 
     Returns
     -------
     float
-        The same as a plain float.
+        The value as a plain float.
 
     Raises
     ------
     ValueError
-        If it is no finite number, or out of range. True is no number.
+        If the value is not a finite number, or is out of range. True and False are not numbers.
     """
     bounds = [
         f"{what} {bound:g}"

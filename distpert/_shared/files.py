@@ -1,4 +1,4 @@
-"""Files that are complete or absent, and how arrays are stored in them."""
+"""How files are written: completely or not at all, and with which encoding of arrays."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Write beside the target and move into place: a crash half way costs no file that was there.
+    """Write to a temporary file, then move it into place. A crash leaves an existing file as it was.
 
     Parameters
     ----------
     path
-        The target; what is there is replaced.
+        The target. An existing file is replaced.
     write
-        Writes to the path that it is given.
+        Function that writes to a path.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     IsADirectoryError
-        If the path is that of a folder.
+        If the path is a folder.
     """
     target = Path(path)
     if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder: give the path of a file")
+        raise IsADirectoryError(f"{target} is a folder. Pass the path of a file")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {target.parent}")
+        raise FileNotFoundError(f"no such folder: {target.parent}. Create it first")
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")  # several processes may share the folder
     try:
         write(unfinished)
@@ -42,7 +42,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
 
 
 def numeric_encoding(variable: xr.Variable) -> dict[str, Any]:
-    """Encode a numeric variable so that every bit is kept, damage is told by a checksum, and what is large is small."""
+    """Return the encoding of a numeric variable: lossless, with a checksum, and compressed if it is large."""
     if variable.dtype.kind not in "fiu" or variable.ndim == 0:
         return {}
     encoding: dict[str, Any] = {"fletcher32": True}

@@ -1,4 +1,4 @@
-"""Perturbation labels as the field writes them: ``control``, ``A``, ``A+B``, ``A+ctrl``."""
+"""Perturbation labels in their usual forms: ``control``, ``A``, ``A+B``, ``A+ctrl``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 
 _PLUS = re.compile(r"(?<![_(])\+|\+(?![_)])")  # not the plus of a strand: _+_ or (+)
 CONTROL_LABELS = ("control", "ctrl", "non-targeting")
-# What else cells without a perturbation go by, without case, separators and numbers.
+# Other labels of cells without one known perturbation, in lower case, without separators and numbers.
 _NO_PERTURBATION = {"control", "ctrl", "nt", "ntc", "nontargeting", "nontargetingcontrol", "negativecontrol", "negctrl"}
 _NO_PERTURBATION |= {"safetargeting", "scramble", "scrambled", "unassigned", "unperturbed", "multiplet", "doublet"}
 
 
 def label_text(value: object) -> str:
-    """Return a label or context as text, the same whatever type it has.
+    """Return a label or context as text, the same text for every type.
 
     Parameters
     ----------
     value
-        As found in a column or given by a user: ``"A "``, ``5``, ``5.0``.
+        From a column or from a user: ``"A "``, ``5``, ``5.0``.
 
     Returns
     -------
     str
-        Without spaces around it. A whole number has no decimals: a column of integers becomes one of floats as soon as
-        a value is missing.
+        Text without spaces around it. Whole numbers have no decimals, because a column of integers turns into floats
+        when a value is missing.
 
     Examples
     --------
@@ -40,17 +40,17 @@ def label_text(value: object) -> str:
 
 
 def looks_unperturbed(label: str) -> bool:
-    """Whether a label is one that screens use for cells without a perturbation, or with more than are known.
+    """Whether screens use a label for cells without one known perturbation.
 
     Parameters
     ----------
     label
-        As found in the data: ``NT-3``, ``non_targeting``, ``Control``, ``unassigned``.
+        From the data: ``NT-3``, ``non_targeting``, ``Control``, ``unassigned``.
 
     Returns
     -------
     bool
-        Whatever its case, separators and numbers at its end.
+        Case, separators and a number at the end make no difference.
     """
     without_number = re.sub(r"[\W_]*\d+$", "", label.casefold())
     return re.sub(r"[\W_]+", "", without_number) in _NO_PERTURBATION
@@ -62,12 +62,12 @@ def is_usual_control(label: str) -> bool:
 
 
 def canonical_label(label: str, control: str) -> str:
-    """Give every way of writing one perturbation the same label.
+    """Return the same label for every way to write a perturbation.
 
     Parameters
     ----------
     label
-        A label as found in the data.
+        A label from the data.
     control
         The label of control cells.
 
@@ -76,12 +76,12 @@ def canonical_label(label: str, control: str) -> str:
     str
         `label` without spaces around its parts, without control parts (``A+ctrl`` and ``ctrl+A`` are
         ``A``, ``ctrl+ctrl`` is `control`) and with its genes sorted (``B+A`` is ``A+B``). A label of one
-        part stays as it is.
+        part is returned as it is.
 
     Raises
     ------
     ValueError
-        If a gene is named twice (``A+A``): it would be taken for another perturbation than ``A``.
+        If a gene is named twice (``A+A``). It would count as another perturbation than ``A``.
     """
     label = label.strip()
     parts = genes_of(label)
@@ -90,37 +90,35 @@ def canonical_label(label: str, control: str) -> str:
     genes = sorted(part for part in parts if part != control and not is_usual_control(part))
     if repeated := sorted({gene for gene in genes if genes.count(gene) > 1}):
         once = "+".join(dict.fromkeys(genes))
-        raise ValueError(
-            f"the label {label!r} names {listed(repeated)} twice. A gene perturbed twice is one gene: label it {once!r}"
-        )
+        raise ValueError(f"the label {label!r} names {listed(repeated)} twice. Name each gene once: {once!r}")
     return "+".join(genes) or control
 
 
 def canonical_labels(labels: Iterable[Any], control: str) -> list[str]:
-    """Give each of some labels in its canonical form.
+    """Return labels in their canonical form, as `canonical_label` does.
 
     Parameters
     ----------
     labels
-        As a user gives them.
+        Labels from a user.
     control
         The label of control cells.
 
     Returns
     -------
     list of str
-        As `canonical_label` gives them, in order.
+        In the same order.
 
     Raises
     ------
     TypeError
-        If a label is no string.
+        If a label is not a string.
     ValueError
         If a label names a gene twice.
     """
     given = list(labels)
     if wrong := [label for label in given if not isinstance(label, str)]:
-        raise TypeError(f"a label is a str, and a pair is written 'A+B'; got {wrong[0]!r}")
+        raise TypeError(f"labels must be strings, and a pair is written 'A+B'; got {wrong[0]!r}")
     return [canonical_label(label, control) for label in given]
 
 
@@ -135,27 +133,28 @@ def genes_of(label: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        The parts between the plus signs, in their order. The plus of a strand, as in the guide name
+        The parts between the plus signs, in their order. The plus sign of a strand, as in the guide name
         ``CDKN1A_+_36646433.23`` or in ``chr6:100-200(+)``, does not separate genes.
     """
     return tuple(part for part in map(str.strip, _PLUS.split(label)) if part)
 
 
 def spelling_hint(names: Iterable[str], genes: Collection[str]) -> str:
-    """Say what a name without an embedding may be: a gene in another case, a guide, or a pair without a plus sign.
+    """Guess what a name without an embedding means: a gene in another case, a guide, or a pair without a plus sign.
 
     Parameters
     ----------
     names
         Names without an embedding.
     genes
-        Symbols that have one.
+        Symbols with one.
 
     Returns
     -------
     str
         A sentence about the first name that looks like one of these, with a space before it; "" if none does. A dash
-        is no sign of a pair, as antisense and read-through genes have one (``GATA6-AS1``, ``TNFAIP8L2-SCNM1``).
+        does not count as the sign of a pair, because antisense and read-through genes have one (``GATA6-AS1``,
+        ``TNFAIP8L2-SCNM1``).
 
     Examples
     --------
@@ -166,7 +165,7 @@ def spelling_hint(names: Iterable[str], genes: Collection[str]) -> str:
     in_capitals = {gene.upper(): gene for gene in known}
     for name in names:
         if (same := in_capitals.get(name.upper(), name)) != name:
-            return f" {name!r} and {same!r} differ in case."
+            return f" {name!r} and {same!r} differ only in case: write them the same way."
         if target := _target_of_guide(name, known):
             return f" {name!r} looks like a guide: label cells with its target gene, {target!r}."
         for sign in "_,;|/:& .":
@@ -177,14 +176,14 @@ def spelling_hint(names: Iterable[str], genes: Collection[str]) -> str:
     return ""
 
 
-# What stands around a gene in the name of a guide: sgKLF1_2, KLF1-g1, KLF1_P1P2, KLF1_+_74376086.23-P1P2.
-# A mere G begins symbols, too: GCLC is no guide of CLC.
+# Text before and after the gene in the name of a guide: sgKLF1_2, KLF1-g1, KLF1_P1P2, KLF1_+_74376086.23-P1P2.
+# A single G can also begin a symbol: GCLC is not a guide of CLC.
 _GUIDE_PREFIX = re.compile(r"(?:sg|g(?=[A-Z])|(?i:s?g)(?=[_-]|(?i:rna)))(?i:rna)?[_-]?")
 _GUIDE_SUFFIX = re.compile(r"[_.:| -](?:[+-]_)?(?:sgrna|grna|guide|sg|g|p)?[_-]?[0-9][\w.-]*", re.IGNORECASE)
 
 
 def _target_of_guide(name: str, known: Collection[str]) -> str | None:
-    """Gene that a guide targets, by its name; None if it does not look like the name of a guide."""
+    """Return the target gene in the name of a guide, and None for a name that does not look like one."""
     prefix = _GUIDE_PREFIX.match(name)
     for start in {0, prefix.end() if prefix else 0}:
         core = name[start:]
@@ -202,15 +201,15 @@ def resolve_control(control: str, labels: Collection[str]) -> str:
     Parameters
     ----------
     control
-        The label asked for.
+        The label that the user named.
     labels
-        The labels there are; ``ctrl+ctrl`` counts as ``ctrl``.
+        The labels of the cells; ``ctrl+ctrl`` counts as ``ctrl``.
 
     Returns
     -------
     str
-        `control` if it is there. Otherwise, only where `control` is one of `CONTROL_LABELS`, the only one of them that
-        is there, in any case.
+        `control` if a cell has this label. Otherwise, if `control` is one of `CONTROL_LABELS` and exactly one of these
+        is among the labels, in any case, that label.
 
     Raises
     ------
@@ -227,25 +226,25 @@ def resolve_control(control: str, labels: Collection[str]) -> str:
     likely = sorted(filter(looks_unperturbed, labels))
     rest = sorted(set(labels) - set(likely))
     raise ValueError(
-        f"no cell is labeled {control!r}, so there are no control cells. The labels there are: "
+        f"no cell is labeled {control!r}, so there are no control cells. The labels are: "
         f"{listed([*likely, *rest])}. Pass the label of the control cells as control=."
     )
 
 
 def listed(names: Iterable[object], most: int = 10) -> str:
-    """Join names for a message, cut after the first `most`: ``a, b, c and 12 more``.
+    """Join names for a message: ``a, b, c and 12 more``.
 
     Parameters
     ----------
     names
-        What to list.
+        The names.
     most
-        How many to write out.
+        How many of them to write out.
 
     Returns
     -------
     str
-        The names with commas between them, ``none`` if there are none.
+        The names with commas between them; ``none`` if there are no names.
     """
     texts = [str(name) for name in names]
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""

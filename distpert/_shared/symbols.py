@@ -1,4 +1,4 @@
-"""Gene symbols that are nearly the one asked for, for messages that help."""
+"""Names that resemble an unknown one, for error messages."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 
 def nearest_symbols(symbol: str, available: Iterable[str], n: int = 3) -> list[str]:
-    """Symbols most like a given one, whatever their case.
+    """Return the symbols that are most similar to a given one, in any case.
 
     Parameters
     ----------
-    symbol : str
+    symbol
         The symbol to look for.
-    available : iterable of str
-        Where to look.
-    n : int, optional
+    available
+        The known symbols.
+    n
         How many to return at most.
 
     Returns
     -------
     list of str
-        First those that differ in case alone, then the closest by `difflib`'s ratio (0.6 or more).
+        First those that differ only in case, then the closest by `difflib`'s ratio (0.6 or more).
     """
     wanted = symbol.upper()
     spellings: dict[str, list[str]] = {}
@@ -37,36 +37,36 @@ def nearest_symbols(symbol: str, available: Iterable[str], n: int = 3) -> list[s
 
 
 def check_known(name: str, known: Collection[str], what: str) -> None:
-    """Refuse a name that is none of those predicted.
+    """Refuse a name that is not predicted.
 
     Parameters
     ----------
-    name : str
-        The name asked for.
-    known : collection of str
-        Those that there are.
-    what : str
+    name
+        The name.
+    known
+        The predicted names.
+    what
         What they are, in the plural.
 
     Raises
     ------
     TypeError
-        If it is no name, as a list of them is not.
+        If the name is not a string, for example a list of names.
     KeyError
-        If it is none of them; names the nearest.
+        If the name is unknown. The message names the nearest ones.
     """
     if not isinstance(name, str):
-        raise TypeError(f"one of the {what} is asked for by its name, a str, not {name!r}")
+        raise TypeError(f"name one of the {what} as a str, not {name!r}")
     if name not in known:
         near = nearest_symbols(name, known)
         hint = f"; nearest: {', '.join(near)}" if near else ""
-        raise KeyError(f"{name!r} is none of the {what} predicted{hint}")
+        raise KeyError(f"{name!r} is not among the predicted {what}{hint}")
 
 
 def _share_letters(word: str, words: list[str], n: int = 200) -> list[str]:
-    """Keep the n words that share most letters with a word: difflib is slow over 20,000 of them.
+    """Keep the n words that share most letters with a word, because difflib is slow with 20,000 words.
 
-    Ranked by 2 (letters in common, with multiplicity) / (total length), which difflib's ratio cannot exceed.
+    The rank is 2 (letters in common, with multiplicity) / (total length), an upper bound of difflib's ratio.
     """
     if len(words) <= n:
         return words

@@ -1,6 +1,6 @@
-"""Rivals of the model, all with the same two calls, ``fit`` and ``predict``.
+"""Baselines to compare the model with. All are used in the same way, through ``fit`` and ``predict``.
 
-`BASELINES` has them by name. Names load on first use, as in `distpert` itself.
+`BASELINES` lists them by name. Names load on first use, as in `distpert` itself.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'distpert.baselines' has no attribute {name!r}")
     value = getattr(import_module(_MODULE[name]), name)
-    globals()[name] = value  # so that the next access is an ordinary one
+    globals()[name] = value  # the next access does not come here
     return value
 
 
@@ -81,7 +81,7 @@ def __dir__() -> list[str]:
 
 
 class _Maker:
-    """Make a baseline when called, and import its module no sooner."""
+    """Make a baseline when called. Its module is imported only then."""
 
     def __init__(self, name: str, **settings: Any) -> None:
         self.name, self.settings = name, settings
@@ -95,6 +95,8 @@ class _Maker:
         return f"<makes {self.name}({settings}) when called>"
 
 
+#: All baselines by name. Call an entry to make the baseline with its default settings:
+#: ``BASELINES["pooled"]().fit(histograms, embeddings)``. `distpert.cross_validate` takes the names.
 BASELINES: Mapping[str, Callable[[], Baseline]] = MappingProxyType(
     {
         "control": _Maker("ControlHistogram"),

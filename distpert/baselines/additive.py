@@ -1,4 +1,4 @@
-"""The sum of the shifts that a label's genes bring one by one."""
+"""A baseline that adds the shifts of single genes."""
 
 from __future__ import annotations
 
@@ -21,42 +21,51 @@ PRIOR_CELLS = {"probability": 50.0, "logit": 200.0}
 
 @dataclass(frozen=True)
 class Additive:
-    r"""Control plus the shift of each of the label's genes, as seen when it was perturbed alone.
+    r"""Control histogram plus the shift of each perturbed gene, as seen where only that gene was perturbed.
 
-    On the scale of probabilities, with s the shares of bins of a gene's single group and c those of control,
+    On the scale of probabilities, with s the bin shares where gene a alone was perturbed and c those of control,
 
     .. math::
         p = \Big[c + \sum_{a} r_a (s_a - c)\Big]_+ \Big/ \sum_b [\ldots]_+, \qquad
         \hat h = \frac{m\,p + A\,q}{m + A}
 
-    where r is the part of a shift that is not the sampling of cells, estimated for each measured gene in the manner of
-    James & Stein (1961) from the CDFs S and C,
+    Here r is the part of a shift that does not come from the sampling of cells. It is estimated for each measured gene
+    from the CDFs S and C, in the manner of James & Stein (1961):
 
     .. math::
         r = \bigg[1 - \frac{\sum_b \frac{S_b (1 - S_b)}{N_s - 1} + \frac{C_b (1 - C_b)}{N_c - 1}}
                            {\sum_b (S_b - C_b)^2}\bigg]_+
 
-    q is the pooled histogram (`PooledHistogram`), and m the fewest cells that any of the shifts was seen in. On the
+    q is the pooled histogram (`PooledHistogram`), and m the smallest number of cells behind any of the shifts. On the
     scale of logits,
 
     .. math:: \hat h \propto c \prod_a \frac{(N_a s_a + A c) / (N_a + A)}{c}
 
-    with c smoothed as the model smooths it. A gene that was not perturbed alone in training brings the mean shift of
-    those that were.
+    with c smoothed as in the model. A gene that was not perturbed alone in training gets the mean shift of the genes
+    that were.
 
     Parameters
     ----------
-    scale
-        On which shifts are added. Probabilities did better on pairs whose genes were seen alone.
-    shrink
-        Whether shifts of probabilities are multiplied by r. Without, and with ``prior_cells=1``, this is the plain sum.
-    prior_cells
-        A, above 0 so that no bin is impossible; by default 50 for probabilities and 200 for logits.
+    scale : {"probability", "logit"}
+        Scale on which shifts are added. Probabilities did better on pairs of genes that were both seen alone.
+    shrink : bool
+        Whether shifts of probabilities are multiplied by r. ``shrink=False`` with ``prior_cells=1`` is the plain sum.
+    prior_cells : float, optional
+        A, above 0 to keep every bin possible; by default 50 for probabilities and 200 for logits.
+
+    Raises
+    ------
+    ValueError
+        If the scale is unknown, or ``prior_cells`` is not above 0.
 
     References
     ----------
-    Ahlmann-Eltze, Huber & Anders (2025), Nature Methods, have the plain sum for means, as the rival that deep
-    networks do not beat.
+    Ahlmann-Eltze, Huber & Anders (2025), Nature Methods, where deep networks do not beat the plain sum of mean shifts.
+
+    Examples
+    --------
+    >>> additive = Additive().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> additive.predict("NANOG+SOX2").histogram()  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "additive"
@@ -71,12 +80,12 @@ class Additive:
             raise ValueError(f"prior_cells must be a number above 0, not {self.prior_cells}")
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
-        """Collect the shifts of perturbations of one gene; see `Baseline.fit`.
+        """Collect the shifts of single-gene perturbations; see `Baseline.fit`.
 
         Raises
         ------
         ValueError
-            If a context has no control cells, or no perturbation in training is of one gene.
+            If a context has no control cells, or no training perturbation is of a single gene.
         """
         embeddings = check_training(histograms, embeddings)
         singles = tuple(label for label in histograms.perturbations if len(genes_of(label)) == 1)
@@ -90,7 +99,7 @@ class Additive:
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Training single groups, and the settings."""
+    """The cells of single-gene perturbations, and the settings."""
 
     shares: TrainingShares
     singles: tuple[str, ...]
@@ -98,7 +107,7 @@ class _Sums:
     shrink: bool
 
     def seen_shift(self, label: str) -> NDArray[np.float64]:
-        """Shift of a single in training (context, gene, bin), zero where it has no cells."""
+        """Shift (context, gene, bin) of a single-gene perturbation in training; zero where it has no cells."""
         raise NotImplementedError
 
     def of_label(self, label: str) -> NDArray[np.float64]:
@@ -107,7 +116,7 @@ class _Sums:
 
     @cached_property
     def mean_shift(self) -> NDArray[np.float64]:
-        """Mean shift of the singles (context, gene, bin), each counted once."""
+        """Mean shift (context, gene, bin) over single-gene perturbations, each counted once."""
         total = np.zeros_like(self.shares.control)
         for label in self.singles:
             total += self.stood_in(label, self.seen_shift(label))
@@ -143,7 +152,7 @@ class _ProbabilitySums(_Sums):
         return int(sum(self.shares.n_cells(label).sum() for label in self.singles))
 
     def cells_behind(self, gene: str) -> NDArray[np.int64]:
-        """Numbers of cells (context) that a gene's shift was seen in: all there are, where it is a mean of others'."""
+        """Numbers of cells (context) behind a gene's shift; where it is a mean shift, the cells behind that mean."""
         if gene not in self.singles:
             return np.full(len(self.shares.control), self._cells_of_singles)
         n_cells = self.shares.n_cells(gene)
@@ -166,9 +175,9 @@ class _LogitSums(_Sums):
 def signal_share(
     shares: NDArray[np.float64], control: NDArray[np.float64], n_cells: NDArray[np.int64], n_control: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Part of a shift that is not the sampling of cells, r in `Additive`: (context, gene, 1).
+    """Part (context, gene, 1) of a shift that does not come from the sampling of cells: r in `Additive`.
 
-    Zero where either has fewer than two cells: how much sampling does is then not known.
+    It is zero where either group has fewer than two cells, because the effect of sampling is then unknown.
     """
     cdf, control_cdf = shares.cumsum(axis=-1), control.cumsum(axis=-1)
     enough = (n_cells > 1) & (n_control > 1)

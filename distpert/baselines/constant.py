@@ -1,4 +1,4 @@
-"""Baselines that say the same of every perturbation."""
+"""Baselines that predict the same for every perturbation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ from distpert.histograms.histograms import Histograms
 
 @dataclass(frozen=True)
 class ControlHistogram:
-    r"""The control histogram of the context: perturbations do nothing (Ctrl Hist in Ramakrishnan et al. 2025).
+    r"""The control histogram of the context, as if perturbations did nothing (Ctrl Hist in Ramakrishnan et al. 2025).
 
     .. math:: \hat h_{pcgb} = \frac{n^\text{ctrl}_{cgb} + 1/B}{N^\text{ctrl}_c + 1}
+
+    with n the control cells of context c in bin b of gene g, N all control cells of the context, and B bins.
+
+    References
+    ----------
+    Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> ControlHistogram().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "control"
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
-        """Take the controls of each context; see `Baseline.fit`."""
+        """Take the control cells of each context; see `Baseline.fit`."""
         embeddings = check_training(histograms, embeddings, fewest=0)
         shares = TrainingShares(histograms)
         return _constant(self.name, histograms, embeddings, smooth(shares.control, shares.n_control))
@@ -37,8 +47,16 @@ class PooledHistogram:
 
     .. math:: \hat h_{pcgb} = \frac{\sum_q n_{qcgb} + 1/B}{\sum_q N_{qc} + 1}
 
-    In a context of control cells alone, the mean over other contexts of the shift from control to pooled is added to
-    the controls.
+    with n and N as in `ControlHistogram`, for training perturbation q. A context may have only control cells. It then
+    gets its control histogram plus the shift from control to pooled, averaged over the other contexts.
+
+    References
+    ----------
+    Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> PooledHistogram().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "pooled"
@@ -53,7 +71,15 @@ class PooledHistogram:
 class PooledMean:
     r"""The mean of all perturbed training cells of the context (Non-Ctrl Mean in Ramakrishnan et al. 2025).
 
-    Predicts means alone: those of `PooledHistogram` before it is smoothed.
+    Predicts means only: the means of the histograms of `PooledHistogram` before smoothing.
+
+    References
+    ----------
+    Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> PooledMean().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "pooled_mean"

@@ -17,21 +17,30 @@ from distpert.predictions.requested import requested_contexts, requested_labels
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelPredictor:
-    """A fitted baseline; a prediction cannot depend on what else is predicted with it.
+    """A fitted baseline that predicts each label by itself, whatever else is predicted with it.
 
     Attributes
     ----------
     name : str
-        Of the baseline.
+        Name of the baseline.
     training : Histograms
-        What it was fitted to.
+        The counts that it was fitted to.
     embeddings : Embeddings
-        Of every gene that can be predicted.
+        Embeddings of every gene that can be predicted.
     of_label : callable
-        From a label, as `canonical_label` writes it, to what is predicted in all contexts: probabilities (context,
-        gene, bin) or means (context, gene).
+        Function from a label, its genes sorted, to the prediction in all contexts of the training: probabilities
+        (context, gene, bin) or means (context, gene).
     what : {"probs", "means"}
-        Which of the two.
+        Which of the two ``of_label`` returns.
+
+    See Also
+    --------
+    distpert.baselines.Predictor, distpert.baselines.PointPrediction, distpert.baselines.MeanPrediction
+
+    Examples
+    --------
+    >>> pooled = TrainingShares(histograms).smoothed_pooled  # doctest: +SKIP
+    >>> LabelPredictor("mine", histograms, embeddings, lambda label: pooled).predict("NANOG")  # doctest: +SKIP
     """
 
     name: str
@@ -50,7 +59,7 @@ class LabelPredictor:
     def predict(
         self, perturbations: str | Sequence[str], *, context: str | Sequence[str] | None = None, seed: int = 0
     ) -> PointPrediction | MeanPrediction:
-        """Predict; see `Predictor.predict`."""
+        """Predict histograms or means of all genes; see `Predictor.predict`."""
         labels = requested_labels(perturbations, self.training, self.embeddings)
         contexts = requested_contexts(context, self.training)
         rows = [self.training.contexts.index(name) for name in contexts]

@@ -1,15 +1,15 @@
-"""What a baseline is, and so how to add one.
+"""The protocol of baselines, and how to add one.
 
-Write a frozen dataclass of the method's settings with a ``name`` and a ``fit``, and let ``fit`` return a
-`LabelPredictor`, or an object of your own with a ``predict``. Nothing needs to be inherited or registered:
-`distpert.cross_validate` takes such an object as it stands. `distpert.baselines.constant` shows it in a page.
+Write a frozen dataclass with the settings of the method, a ``name`` and a ``fit``. Let ``fit`` return a
+`LabelPredictor`, or an object of your own with a ``predict``. You need not inherit from a class or register anything:
+`distpert.cross_validate` takes the object. For a short example see `distpert.baselines.constant`.
 
-- ``fit`` sees the training counts alone, already with the bins that predictions have. Start it with
+- ``fit`` gets only the training counts, already in the bins of the predictions. Start it with
   ``embeddings = check_training(histograms, embeddings)``, which takes embeddings in any form.
-- A ``predict`` of your own hands `requested_labels` and `requested_contexts` what it was asked for, so that mistakes
-  are told as `Fit.predict` tells them, and returns a `PointPrediction` or, for a method that predicts means alone, a
-  `MeanPrediction`.
-- The same seed gives the same fit; a prediction must not depend on what else is predicted with it.
+- A ``predict`` of your own passes its arguments to `requested_labels` and `requested_contexts`. Wrong labels and
+  contexts then raise the same errors as in `Fit.predict`. It returns a `PointPrediction`, or a `MeanPrediction` if the
+  method predicts means only.
+- The same seed gives the same fit. A prediction must not depend on what else is predicted with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from distpert.predictions.base import MomentPrediction
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A fitted baseline."""
+    """A fitted baseline: any object with this ``predict``.
+
+    See Also
+    --------
+    distpert.baselines.LabelPredictor : the usual implementation.
+
+    Examples
+    --------
+    >>> isinstance(PooledHistogram().fit(histograms, embeddings), Predictor)  # doctest: +SKIP
+    True
+    """
 
     def predict(
         self, perturbations: str | Sequence[str], *, context: str | Sequence[str] | None = None, seed: int = 0
@@ -33,12 +43,12 @@ class Predictor(Protocol):
 
         Parameters
         ----------
-        perturbations
-            Labels ``A`` or ``A+B`` (in any order) that were in training or whose genes have embeddings.
-        context
+        perturbations : str or sequence of str
+            Labels ``A`` or ``A+B`` (genes in any order). Each was in training, or all its genes have embeddings.
+        context : str or sequence of str, optional
             Context or contexts to predict for; by default all.
-        seed
-            Of the replicates that the prediction draws when it is asked for so many cells.
+        seed : int
+            Seed of the replicates that the prediction draws when a number of cells is given.
 
         Returns
         -------
@@ -50,17 +60,27 @@ class Predictor(Protocol):
             If a gene has no embedding, or a context is unknown.
         ValueError
             If nothing is to be predicted, a label or context is named twice, or a label is that of the controls.
+
+        Examples
+        --------
+        >>> prediction = predictor.predict(["NANOG", "NANOG+SOX2"])  # doctest: +SKIP
         """
         ...
 
 
 @runtime_checkable
 class Baseline(Protocol):
-    """A method and its settings."""
+    """A method and its settings: any object with this ``name`` and ``fit``.
+
+    Examples
+    --------
+    >>> isinstance(PooledHistogram(), Baseline)  # doctest: +SKIP
+    True
+    """
 
     @property
     def name(self) -> str:
-        """Short name, by which results are told apart."""
+        """Short name that identifies its results."""
         ...
 
     def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> Predictor:
@@ -68,12 +88,13 @@ class Baseline(Protocol):
 
         Parameters
         ----------
-        histograms
-            Counts of the training groups, with control groups in every context.
-        embeddings
-            Of every gene that can be predicted; perturbations in training may lack one. `distpert.cross_validate` gives
-            `Embeddings`; the baselines here take any form that `distpert.fit` does, but for keys of an AnnData.
-        seed
+        histograms : Histograms
+            Counts of the training perturbations, with control cells in every context.
+        embeddings : Embeddings
+            Embeddings of every gene that can be predicted; training perturbations may lack one.
+            `distpert.cross_validate` passes `Embeddings`. The baselines of distpert take every form that `distpert.fit`
+            takes, except keys of an AnnData.
+        seed : int
             The same seed gives the same fit.
 
         Returns
@@ -83,8 +104,13 @@ class Baseline(Protocol):
         Raises
         ------
         TypeError
-            If the histograms are none, or the embeddings are of another type.
+            If ``histograms`` are not `Histograms`, or the embeddings are of another type.
         ValueError
             If a context has no control cells, or the training perturbations are too few for the method.
+
+        Examples
+        --------
+        >>> histograms = distpert.count_histograms(adata, context_key="day")  # doctest: +SKIP
+        >>> predictor = PooledHistogram().fit(histograms, embeddings)  # doctest: +SKIP
         """
         ...

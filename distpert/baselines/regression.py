@@ -19,7 +19,7 @@ from distpert.histograms.histograms import Histograms
 from distpert.model.kernels import distances
 from distpert.training.checks import check_embedded
 
-# From next to no regularization to next to no slope, for vectors of length one.
+# From almost no regularization to almost no slope, for vectors of length one.
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)
 N_COMPONENTS = 20
 LENGTH_SCALE_BOUNDS = (0.05, 20.0)  # in units of the median distance between training perturbations
@@ -34,21 +34,31 @@ class Ridge:
         \hat\mu_{pc} = \mu^\text{ctrl}_c + \bar\delta_c + W \tilde e_p, \qquad
         W = \operatorname{argmin} \sum_q \lVert \delta_q - W \tilde e_q \rVert^2 + \lambda \lVert W \rVert^2
 
-    with δ̄_c the average shift of training perturbations in context c, δ_q the shift of perturbation q less that
-    average, averaged over contexts and centered over training perturbations, and ẽ the embedding, for a pair the sum,
-    scaled to length one and centered over them. λ is the one, for all genes, with the least squared error when each
-    training perturbation is left out in turn. Predicts means alone.
+    δ̄_c is the average shift of training perturbations in context c. δ_q is the shift of perturbation q minus that
+    average, then averaged over contexts and centered over training perturbations. ẽ is the embedding, for a pair the
+    sum, scaled to length one and centered over training perturbations. All genes share one λ: the value with the least
+    squared error when each training perturbation is left out in turn. Predicts means only.
 
-    Training perturbations without an embedding count in the average shift, not in the regression.
+    Training perturbations without an embedding count in the average shift, but not in the regression.
 
     Parameters
     ----------
-    penalties
-        Values of λ that are tried.
+    penalties : tuple of float
+        Values of λ to try.
+
+    Raises
+    ------
+    ValueError
+        If there is no penalty, or one is not above 0.
 
     References
     ----------
     In the manner of GenePert (Chen & Zou 2024), which regresses on text embeddings of genes.
+
+    Examples
+    --------
+    >>> ridge = Ridge().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> ridge.predict("NANOG").moments()["mean"]  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "ridge"
@@ -69,15 +79,15 @@ class Ridge:
         Warns
         -----
         UserWarning
-            Names training perturbations without an embedding.
+            If training perturbations have no embedding. The warning names them.
         """
         from sklearn.linear_model import RidgeCV
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import Normalizer
 
         problem = _shifts_to_regress(histograms, embeddings)
-        # The intercept is zero, but has to be left out and fitted anew with each perturbation: where there are more
-        # dimensions than perturbations, centered data would give away the one left out.
+        # The intercept is zero, but must be fitted again without each perturbation that is left out. With more
+        # dimensions than perturbations, centered data would reveal the one that is left out.
         model = make_pipeline(Normalizer(), RidgeCV(alphas=list(self.penalties)))
         return problem.predictor(self.name, model.fit(problem.vectors, problem.shifts).predict)
 
@@ -90,20 +100,30 @@ class GaussianProcess:
         \hat\mu_{pc} = \mu^\text{ctrl}_c + \bar\delta_c + k_p^\top (K + \sigma^2 I)^{-1} \delta, \qquad
         k(e, e') = a \exp\!\big(-\tfrac{1}{2\ell^2} \lVert e - e' \rVert^2\big)
 
-    with δ as in `Ridge`. The kernel is the same for all genes; a, ℓ and σ² maximize the marginal likelihood of the
-    leading principal components of δ (Rasmussen & Williams 2006, eqs. 2.25, 5.8), the others being mostly the sampling
-    of cells. Predicts means alone.
+    with δ as in `Ridge`. The kernel is the same for all genes. a, ℓ and σ² maximize the marginal likelihood of the
+    leading principal components of δ (Rasmussen & Williams 2006, eqs. 2.25, 5.8); the other components are mostly noise
+    from the sampling of cells. Predicts means only.
 
-    Training perturbations without an embedding count in the average shift, not in the regression.
+    Training perturbations without an embedding count in the average shift, but not in the regression.
 
     Parameters
     ----------
-    n_components
-        Number of principal components that the kernel is chosen by.
+    n_components : int
+        Number of principal components from which the kernel is chosen.
+
+    Raises
+    ------
+    ValueError
+        If ``n_components`` is below 1.
 
     References
     ----------
     The Gaussian-process baseline of Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> process = GaussianProcess().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> process.predict("NANOG").moments()["mean"]  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "gaussian_process"
@@ -118,13 +138,13 @@ class GaussianProcess:
         Raises
         ------
         ValueError
-            If a context has no control cells, fewer than 3 training perturbations have an embedding, or all have the
-            same.
+            If a context has no control cells, fewer than 3 training perturbations have an embedding, or all embeddings
+            are the same.
 
         Warns
         -----
         UserWarning
-            Names training perturbations without an embedding.
+            If training perturbations have no embedding. The warning names them.
         """
         from sklearn.gaussian_process import GaussianProcessRegressor
 
@@ -136,14 +156,14 @@ class GaussianProcess:
 
 @dataclass(frozen=True, eq=False)
 class _Regression:
-    """What is regressed on what.
+    """The shifts of training perturbations and the embeddings that they are regressed on.
 
     Attributes
     ----------
     vectors : ndarray, shape (perturbation, dims)
         Embeddings of the training perturbations that have one.
     shifts : ndarray, shape (perturbation, gene)
-        Their shifts of the mean, less the average of each context, averaged over contexts; centered.
+        Their shifts of the mean, minus the average of each context, averaged over contexts; centered.
     average : ndarray, shape (context, gene)
         Mean of the controls, plus the average shift of all training perturbations.
     """
@@ -192,19 +212,19 @@ def _leading_components(shifts: NDArray[np.float64], number: int) -> NDArray[np.
 
 
 def _choose_kernel(vectors: NDArray[np.float64], components: NDArray[np.float64]) -> Any:
-    """Kernel of the greatest marginal likelihood for components that share it."""
+    """Kernel with the greatest marginal likelihood of the components, which share it."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
     gaps = distances(vectors, vectors)[np.triu_indices(len(vectors), 1)]
     if not gaps.any():
-        raise ValueError("all training perturbations have the same embedding: it cannot tell them apart")
+        raise ValueError("all training perturbations have the same embedding. Pass embeddings that differ")
     typical = float(np.median(gaps[gaps > 0]))
     low, high = LENGTH_SCALE_BOUNDS
     kernel = ConstantKernel(0.5, VARIANCE_BOUNDS) * RBF(typical, (low * typical, high * typical))
     with warnings.catch_warnings():
-        # A value at its bound is an answer: there is no noise, or the embedding tells nothing.
+        # A value at its bound is an answer: there is no noise, or the embedding predicts nothing.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = GaussianProcessRegressor(kernel + WhiteKernel(0.5, VARIANCE_BOUNDS)).fit(vectors, components)
     return model.kernel_

@@ -1,4 +1,4 @@
-"""Training groups as shares of bins and their shifts from control, and what stands in for groups without cells."""
+"""Bin shares of training perturbations and their shifts from control, which baselines are made of."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from distpert.training.groups import TrainingGroups
 
 
 def check_training(histograms: Histograms, embeddings: EmbeddingSources, *, fewest: int = 1) -> Embeddings:
-    """Refuse what nothing can be learned from.
+    """Check that a baseline can learn from its training, and read the embeddings.
 
     Parameters
     ----------
-    histograms
-        What a baseline is to be fitted to.
-    embeddings
-        In any form that `distpert.fit` takes, but for keys of an AnnData.
-    fewest
-        Number of perturbations that it needs.
+    histograms : Histograms
+        The counts to fit a baseline to.
+    embeddings : Embeddings, DataFrame, dict, or list of these
+        Any form that `distpert.fit` takes, except keys of an AnnData.
+    fewest : int
+        Smallest number of training perturbations that the baseline can use.
 
     Returns
     -------
@@ -35,9 +35,13 @@ def check_training(histograms: Histograms, embeddings: EmbeddingSources, *, fewe
     Raises
     ------
     TypeError
-        If the histograms are none, or the embeddings are of another type.
+        If ``histograms`` are not `Histograms`, or the embeddings are of another type.
     ValueError
         If a context has no control cells, there are too few perturbations, or the embeddings cannot be used.
+
+    Examples
+    --------
+    >>> embeddings = check_training(histograms, embeddings, fewest=3)  # doctest: +SKIP
     """
     check_type("histograms", histograms, Histograms, made_by="distpert.count_histograms(adata)")
     check_controls(histograms)
@@ -47,12 +51,17 @@ def check_training(histograms: Histograms, embeddings: EmbeddingSources, *, fewe
 
 @dataclass(frozen=True, eq=False)
 class TrainingShares:
-    """Shares of bins in training groups, as the cells show them: nothing is smoothed unless the name says so.
+    """Bin shares in the training cells, for baselines of your own. Only names with ``smoothed`` are smoothed.
 
     Attributes
     ----------
     histograms : Histograms
-        The training counts, with controls in every context.
+        The training counts, with control cells in every context.
+
+    Examples
+    --------
+    >>> shares = TrainingShares(histograms)  # doctest: +SKIP
+    >>> shares.control + shares.shift("NANOG")  # doctest: +SKIP
     """
 
     histograms: Histograms
@@ -69,7 +78,7 @@ class TrainingShares:
 
     @property
     def smoothed_control(self) -> NDArray[np.float64]:
-        """Control histograms (context, gene, bin) as the model smooths them."""
+        """Control histograms (context, gene, bin), smoothed as in the model."""
         return self.groups.smoothed_control
 
     @property
@@ -95,7 +104,7 @@ class TrainingShares:
 
     @cached_property
     def smoothed_pooled(self) -> NDArray[np.float64]:
-        """`pooled`, smoothed as cells of control where there are none of perturbations."""
+        """`pooled` plus one cell spread evenly over bins; without perturbed cells, it weighs as much as control."""
         return smooth(self.pooled, np.where(self.n_pooled > 0, self.n_pooled, self.n_control))
 
     def n_cells(self, label: str) -> NDArray[np.int64]:
@@ -106,14 +115,14 @@ class TrainingShares:
         return n_cells
 
     def shift(self, label: str) -> NDArray[np.float64]:
-        """Shares of a training perturbation less those of control (context, gene, bin); zero where it has no cells."""
+        """Shares of a training perturbation minus those of control (context, gene, bin); zero where it has no cells."""
         shift = np.zeros_like(self.control)
         for context, row in self._rows[label].items():
             shift[context] = self.groups.counts[row] / self.groups.n_cells[row] - self.control[context]
         return shift
 
     def mean_shift(self, label: str) -> NDArray[np.float64]:
-        """Shift of the mean (context, gene), in the units of the data, with stand-ins where there are no cells."""
+        """Shift of the mean (context, gene), in the units of the data; a context without cells gets the mean shift."""
         shift = (self.shift(label) * self.histograms.centers.to_numpy()).sum(axis=-1)
         return stand_in(shift, self.n_cells(label) > 0)
 
@@ -127,18 +136,21 @@ class TrainingShares:
 
 
 def stand_in(shift: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Shifts (context, …) with the mean of the others where a context has no cells."""
+    """Shifts (context, …), where a context without cells gets the mean of the others."""
     mean = shift[present].mean(axis=0)
     return np.where(present.reshape(-1, *[1] * mean.ndim), shift, mean)
 
 
 def add_shift(shares: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares moved by a shift, clipped at zero and made to sum to one again."""
+    """Shares moved by a shift, clipped at zero and scaled to sum to one again."""
     moved = np.maximum(shares + shift, 0)
     return moved / moved.sum(axis=-1, keepdims=True)
 
 
 def smooth(shares: NDArray[np.float64], n_cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Shares (context, gene, bin) of so many cells (context) and one more, spread evenly: no bin is impossible."""
+    """Shares (context, gene, bin) with one cell added, spread evenly over bins, to keep every bin possible.
+
+    ``n_cells`` (context) are the numbers of cells behind the shares.
+    """
     n = n_cells[:, None, None].astype(np.float64)
     return (n * shares + UNIFORM_CELLS / shares.shape[-1]) / (n + UNIFORM_CELLS)

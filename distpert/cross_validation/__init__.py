@@ -1,4 +1,4 @@
-"""Cross-validation over perturbations: who is held out, the protocol, and comparisons."""
+"""Cross-validation over perturbations: splits, scores of held-out perturbations, and comparisons of models."""
 
 from distpert.cross_validation.comparison import compare
 from distpert.cross_validation.models import Distpert

@@ -1,4 +1,4 @@
-"""Differences between cross-validated models, and how far they may be chance between perturbations."""
+"""Differences between cross-validated models, with bootstrap intervals over perturbations."""
 
 from __future__ import annotations
 
@@ -26,54 +26,65 @@ def compare(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> xr.Dataset:
-    r"""Compare cross-validated models with one of them, perturbation by perturbation.
+    r"""Compare cross-validated models with a reference model, perturbation by perturbation.
 
-    A perturbation p counts once: its score is first averaged over the folds and contexts that have one. With
-    :math:`d_p` the score of a model less that of the reference, the mean difference and its interval are
+    Each perturbation p counts once: its score is first averaged over the folds and contexts that have one. With
+    :math:`d_p` the score of a model minus the score of the reference, the mean difference and its interval are
 
     .. math:: \bar d = \tfrac1P \sum_p d_p, \qquad
               \big[q_{0.025}(\bar d^*),\; q_{0.975}(\bar d^*)\big], \quad
               \bar d^* = \tfrac1P \sum_p w_p d_p,\; w \sim \mathrm{Multinomial}(P, 1/P)
 
-    the 95 % percentile interval of the bootstrap over perturbations (Efron & Tibshirani 1993, section 13.3). It tells
-    what other perturbations of the same screen might show; not what another screen would.
+    the 95 % percentile interval of the bootstrap over perturbations (Efron & Tibshirani 1993, section 13.3). It covers
+    the variation between perturbations of this screen, not between screens.
 
     Parameters
     ----------
-    scores
+    scores : Dataset
         As `cross_validate` returns them.
-    reference
+    reference : str
         Model to compare with.
-    category
-        Compare on perturbations of this category alone, in the folds where they have it: ``unseen_single``,
+    category : str, optional
+        Compare only on perturbations of this category, in the folds where they have it: ``unseen_single``,
         ``combo_seen0``, ``combo_seen1``, ``combo_seen2``. By default all.
-    n_resamples
+    n_resamples : int
         Number of bootstrap resamples.
-    seed
-        Of the resamples.
+    seed : int
+        Seed of the resamples.
 
     Returns
     -------
     Dataset
-        Each score (model, statistic): ``mean``, ``difference`` from the reference with its interval ``lower`` to
-        ``upper``, and ``ratio`` of the means, NaN where that of the reference is not above zero, and of little meaning
-        near it. Attributes are those of `scores`, of which ``better`` is ``lower`` or ``higher``, and
-        ``n_perturbations``. Only a mean, and NaN for the rest, where a score is not defined for 2 perturbations by both
-        the model and the reference.
+        For each score a variable (model, statistic). The statistics are ``mean``; ``difference`` from the reference
+        with its interval from ``lower`` to ``upper``; and ``ratio`` of the means. The ratio is NaN where the mean of
+        the reference is not above zero, and means little near zero. Attributes are those of ``scores``, with ``better``
+        (``lower`` or ``higher``), and ``n_perturbations``. Where fewer than 2 perturbations have a score of both the
+        model and the reference, only the mean is given and the rest is NaN.
 
     Raises
     ------
     KeyError
         If the reference is not among the models, or no perturbation is of the category.
     TypeError
-        If `scores` is no Dataset.
+        If ``scores`` is not a Dataset.
     ValueError
-        If `scores` is no cross-validation, fewer than 2 perturbations can be compared, or `n_resamples` is below 1.
+        If ``scores`` does not come from `cross_validate`, fewer than 2 perturbations can be compared, or
+        ``n_resamples`` is below 1.
 
     Warns
     -----
     UserWarning
-        If a model lacks scores of perturbations that the reference has; they are compared on those that both have.
+        If a model lacks scores of perturbations that the reference has. Such a model is compared on the perturbations
+        that have both scores.
+
+    See Also
+    --------
+    distpert.cross_validate
+
+    Examples
+    --------
+    >>> scores = distpert.cross_validate(adata, "embeddings", models=["distpert", "pooled"])  # doctest: +SKIP
+    >>> distpert.compare(scores)["cramer"].sel(model="pooled").to_series()  # doctest: +SKIP
     """
     import xarray as xr
 
@@ -106,8 +117,8 @@ def compare(
         raise ValueError("at least 2 perturbations with scores are needed to compare models")
     if lacking:
         warnings.warn(
-            f"{listed(sorted(lacking))} lack scores of perturbations that {reference} has: each is compared on those "
-            "that both have",
+            f"{listed(sorted(lacking))} lack scores of perturbations that {reference} has. Each is compared on the "
+            "perturbations that both have",
             UserWarning,
             stacklevel=2,
         )
@@ -118,7 +129,7 @@ def compare(
 def _compare(
     values: NDArray[np.float64], reference: int, n_resamples: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Statistics (model, statistic) of scores (model, perturbation), and how many perturbations each rests on."""
+    """Statistics (model, statistic) of scores (model, perturbation), and the number of perturbations behind each."""
     both = ~np.isnan(values) & ~np.isnan(values[reference])
     n_both = both.sum(axis=1)
     table = np.full((len(values), len(STATISTICS)), np.nan)
@@ -129,11 +140,11 @@ def _compare(
             row[0] = there.mean() if there.size else np.nan
             continue
         own, other = values[kept, both[kept]], values[reference, both[kept]]
-        # The same seed for each model: where perturbations are the same, so are the resamples.
+        # The same seed for each model, so models with the same perturbations have the same resamples.
         weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
         with np.errstate(invalid="ignore", divide="ignore"):  # infinite scores
             difference = own - other
             interval = np.quantile(weights @ difference, _INTERVAL)
-            ratio = own.mean() / other.mean() if other.mean() > 0 else np.nan  # to less than nothing there is none
+            ratio = own.mean() / other.mean() if other.mean() > 0 else np.nan
             row[:] = own.mean(), difference.mean(), *interval, ratio
     return table, n_both

@@ -1,4 +1,4 @@
-"""The folder in which a cross-validation keeps what is done: settings, splits, one netCDF file a fold and model."""
+"""The folder of a cross-validation: settings, splits, and a netCDF file for each fold and model."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from distpert.histograms.screen import Screen
 if TYPE_CHECKING:
     import xarray as xr
 
-_WAY_OUT = "Give another path, or the settings that it was made with"
+_WAY_OUT = "Pass another path, or the settings that it was made with"
 
 
 def describe_data(screen: Screen, embeddings: Embeddings) -> dict[str, Any]:
-    """Describe data by their content, so that other data are told from them: sizes and digests.
+    """Describe data by sizes and digests of their content, to recognize other data.
 
     Parameters
     ----------
     screen
-        As read.
+        The screen, as read.
     embeddings
-        Of the perturbed genes.
+        Embeddings of the perturbed genes.
 
     Returns
     -------
@@ -54,14 +54,14 @@ def _digest(names: Any) -> str:
 
 
 def open_folder(path: str | os.PathLike[str], settings: Mapping[str, Any], splits: Splits) -> Path:
-    """Make a folder with ``settings.json`` and ``splits.json``, or check one that is there.
+    """Make a folder with ``settings.json`` and ``splits.json``, or check an existing one.
 
     Parameters
     ----------
     path
         The folder.
     settings
-        Plain values that all results in the folder depend on.
+        Plain values on which all results in the folder depend.
     splits
         The folds.
 
@@ -72,13 +72,14 @@ def open_folder(path: str | os.PathLike[str], settings: Mapping[str, Any], split
     Raises
     ------
     ValueError
-        If the folder was made with other settings (names them and both values), holds something else, or is damaged.
+        If the folder was made with other settings (the message names them with both values), contains other files, or
+        is damaged.
     """
     folder = Path(path)
     settings_file, splits_file = folder / "settings.json", folder / "splits.json"
     if not settings_file.exists():
         if folder.exists() and (not folder.is_dir() or any(map(_is_foreign, folder.iterdir()))):
-            raise ValueError(f"{folder} is there and holds no cross-validation: give the path of a new folder")
+            raise ValueError(f"{folder} exists and is not a cross-validation. Pass the path of a new folder")
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(splits_file, lambda part: part.write_text(splits.to_json()))
         write_whole(settings_file, lambda part: part.write_text(json.dumps(settings, indent=1)))
@@ -93,19 +94,19 @@ def open_folder(path: str | os.PathLike[str], settings: Mapping[str, Any], split
         differences = "; ".join(f"{name}: there {found.get(name)!r}, here {settings[name]!r}" for name in other)
         raise ValueError(f"{folder} was made with other settings. {differences}. {_WAY_OUT}")
     if folds != splits:
-        raise ValueError(f"{splits_file} holds other folds than these settings give. {_WAY_OUT}")
+        raise ValueError(f"{splits_file} has other folds than these settings give. {_WAY_OUT}")
     return folder
 
 
 def read_scores(folder: Path, fold: int, name: str, settings: str) -> xr.Dataset | None:
-    """Read what `write_scores` wrote for a fold and a model, None if that is still to be done.
+    """Read what `write_scores` wrote for a fold and a model; None if there is nothing yet.
 
     Parameters
     ----------
     folder
-        As `open_folder` gave it.
+        As `open_folder` returned it.
     fold, name
-        Which.
+        The fold and the name of the model.
     settings
         The model's own settings.
 
@@ -116,7 +117,7 @@ def read_scores(folder: Path, fold: int, name: str, settings: str) -> xr.Dataset
     Raises
     ------
     ValueError
-        If the file cannot be read, or is of a model of this name with other settings.
+        If the file cannot be read, or comes from a model of this name with other settings.
     """
     import xarray as xr
 
@@ -127,22 +128,22 @@ def read_scores(folder: Path, fold: int, name: str, settings: str) -> xr.Dataset
         scores = xr.load_dataset(file, engine="h5netcdf")
         found = scores.attrs.pop("model")
     except Exception as error:  # the netCDF stack raises whatever its layers do on damaged input
-        raise ValueError(f"cannot read {file}: delete it to have it made anew") from error
+        raise ValueError(f"cannot read {file}: delete it, and it will be made again") from error
     if found != settings:
         raise ValueError(
-            f"model {name!r} in {folder} has other settings. There {found}, here {settings}. Give one of the two "
-            "another name: models=[(name, model), ...]"
+            f"model {name!r} in {folder} has other settings. There {found}, here {settings}. Name this model "
+            "differently: models=[(name, model), ...]"
         )
     return scores
 
 
 def write_scores(scores: xr.Dataset, folder: Path, fold: int, name: str, settings: str) -> None:
-    """Write the scores of a fold and a model; the file is there once it is complete.
+    """Write the scores of a fold and a model. The file appears only when it is complete.
 
     Parameters
     ----------
     scores
-        What to keep.
+        The scores to keep.
     folder, fold, name, settings
         As in `read_scores`.
     """

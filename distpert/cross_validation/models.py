@@ -1,4 +1,4 @@
-"""The models that a cross-validation compares, by name."""
+"""The models of a cross-validation, by name."""
 
 from __future__ import annotations
 
@@ -26,14 +26,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Distpert:
-    """The model of `distpert.fit` as one of the models of `cross_validate`.
+    """The model of `distpert.fit` with settings of your own, for `cross_validate`.
 
     Attributes
     ----------
-    num_draws
-        Posterior draws of a prediction.
-    n_factors, priors, optimization
+    num_draws : int
+        Number of posterior draws of a prediction.
+    n_factors : int, optional
         As in `distpert.fit`.
+    priors : Priors
+        As in `distpert.fit`.
+    optimization : Optimization
+        As in `distpert.fit`.
+
+    Raises
+    ------
+    ValueError
+        If ``num_draws`` is below 1.
+
+    See Also
+    --------
+    distpert.cross_validate
+
+    Examples
+    --------
+    >>> few = Distpert(n_factors=4)
+    >>> few.name, few.n_factors
+    ('distpert', 4)
+    >>> distpert.cross_validate(adata, "embeddings", models=["distpert", ("few_factors", few)])  # doctest: +SKIP
     """
 
     num_draws: int = 200
@@ -46,7 +66,7 @@ class Distpert:
 
     @property
     def name(self) -> str:
-        """Name among models."""
+        """Name of the model in the scores."""
         return "distpert"
 
     def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> DistpertFit:
@@ -65,7 +85,7 @@ class Distpert:
 
 @dataclass(frozen=True, eq=False)
 class DistpertFit:
-    """A fit that predicts with a fixed number of draws."""
+    """A fit with a fixed number of draws for predictions."""
 
     fitted: Fit
     num_draws: int
@@ -80,14 +100,14 @@ class DistpertFit:
 
 
 def name_models(models: Model | Sequence[Model], num_draws: int, *, keep: bool) -> dict[str, Any]:
-    """Make the models that are asked for.
+    """Make the models of `distpert.cross_validate`.
 
     Parameters
     ----------
     models, num_draws
         As in `distpert.cross_validate`.
     keep
-        Whether results are kept, for which a model has to print its settings.
+        Whether results are kept in a folder. The ``repr`` of a model must then show its settings.
 
     Returns
     -------
@@ -106,22 +126,24 @@ def name_models(models: Model | Sequence[Model], num_draws: int, *, keep: bool) 
         if isinstance(entry, str):
             if entry not in known:
                 raise ValueError(
-                    f"no model {entry!r}; there are: {listed(known, 20)}. To name a model of your own, put the pair "
-                    f"into a list: models=[({entry!r}, model)]"
+                    f"no model {entry!r}; there are: {listed(known, 20)}. To name a model of your own, put a pair "
+                    f"into the list: models=[({entry!r}, model)]"
                 )
             name, model = entry, known[entry]()
         else:
             name, model = entry if isinstance(entry, tuple) else (getattr(entry, "name", None), entry)
         if not hasattr(model, "fit") or isinstance(model, type) or not isinstance(name, str):
-            raise TypeError(f"a model is a name, an object with name and fit, or a pair of both; got {entry!r}")
+            raise TypeError(
+                f"a model is a name, an object with name and fit, or a pair of a name and such an object; got {entry!r}"
+            )
         if not re.fullmatch(r"[\w.=+-]+", name):
-            raise ValueError(f"model name {name!r}: use letters, digits and . _ - + = alone, as it names files")
+            raise ValueError(f"model name {name!r} names files: use only letters, digits and . _ - + =")
         if name in named:
-            raise ValueError(f"two models are named {name!r}: give one another name, as a pair (name, model)")
+            raise ValueError(f"two models are named {name!r}. Rename one with a pair: (name, model)")
         if keep and re.search(r" at 0x[0-9a-f]+>", repr(model)):
             raise ValueError(
-                f"model {name!r} prints as {model!r}, which does not tell its settings when results are kept in a "
-                "folder: make it a dataclass, or give it a __repr__"
+                f"model {name!r} prints as {model!r}, without its settings, which a folder of results must record: "
+                "make it a dataclass, or give it a __repr__"
             )
         named[name] = model
     if not named:

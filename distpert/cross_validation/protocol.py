@@ -1,4 +1,4 @@
-"""Cross-validation over perturbations: models scored on what they were not fitted to."""
+"""Cross-validation over perturbations: scores of models on perturbations that they were not fitted to."""
 
 from __future__ import annotations
 
@@ -60,67 +60,81 @@ def cross_validate(
 ) -> xr.Dataset:
     """Score models on perturbations that they were not fitted to.
 
-    For each fold of `split_perturbations`, bins are laid and models are fitted on the training cells alone; the
-    perturbations held out are predicted in all contexts and scored against their cells (see `distpert.score`).
+    The folds are those of `split_perturbations`. In each fold, bins and models come from the training cells only. The
+    held-out perturbations are predicted in all contexts and scored against their cells (see `distpert.score`).
 
     Parameters
     ----------
-    adata
-        Cells × genes, log1p of counts per 10,000, one perturbation label a cell. It is not copied.
-    embeddings
+    adata : AnnData
+        Cells × genes, log1p of counts per 10,000, one perturbation label for each cell. It is not copied.
+    embeddings : DataFrame, dict, str, Embeddings, or list of these
         As in `distpert.fit`.
-    models
-        Which to compare: ``"distpert"``, names of `distpert.baselines.BASELINES`, objects with the protocol
-        `distpert.baselines.Baseline`, or in a list of models also pairs of a name and such an object, for instance
+    models : str, Baseline, Distpert, or list of these or of pairs
+        Models to compare: ``"distpert"``, names of `distpert.baselines.BASELINES`, or objects with the protocol
+        `distpert.baselines.Baseline`. A list may also have pairs of a name and such an object, for instance
         ``["distpert", ("few_factors", Distpert(n_factors=4))]``.
-    n_folds
-        Number of folds; as many as there are perturbed genes leave one gene out at a time.
-    seed
-        Of folds, fits, predictions and scores.
-    folds
-        Which folds to run, by number; by default all.
-    path
-        Folder to keep results in: what is there already is read and not run again, so that an interrupted run goes on
-        where it stopped, and models can be added later. Several processes may share it, each with other `folds`.
-    perturbation_key, control, context_key, layer, gene_symbols, n_bins
+    n_folds : int
+        Number of folds. With as many folds as perturbed genes, each fold holds out one gene.
+    seed : int
+        Seed of folds, fits, predictions and scores.
+    folds : int or iterable of int, optional
+        Folds to run, by number from 0; by default all.
+    path : str or path, optional
+        Folder to keep results in. Results that are there already are read, not computed again: an interrupted run
+        continues where it stopped, and models can be added later. Several processes may share the folder, each with
+        other ``folds``.
+    perturbation_key, control : str
         As in `distpert.fit`.
-    num_draws
-        Posterior draws of the model named ``"distpert"``.
-    progress_bar
-        Whether to show progress, over folds and models.
+    context_key, layer, gene_symbols : str, optional
+        As in `distpert.fit`.
+    n_bins : int
+        As in `distpert.fit`.
+    num_draws : int
+        Number of posterior draws of the model named ``"distpert"``.
+    progress_bar : bool
+        Whether to show progress over folds and models.
 
     Returns
     -------
     Dataset
-        Each score (model, fold, perturbation[, context]), and what depends on the cells alone, such as ceilings and
-        ``n_cells`` (fold, perturbation[, context]): NaN where the fold does not hold the perturbation out.
-        ``seconds`` (model, fold) of fitting, without the counting that all share. Coordinate ``category``
-        (fold, perturbation): ``unseen_single``, or ``combo_seen0`` to ``combo_seen2`` by how many genes of a pair occur
-        in training, and empty where the perturbation is not held out. Attributes ``n_folds``, ``seed``, ``version``.
+        Scores (model, fold, perturbation[, context]). Ceilings, ``n_cells`` and others that depend only on the cells
+        have no model: (fold, perturbation[, context]). Values are NaN where the fold does not hold out the
+        perturbation. ``seconds`` (model, fold) is the time of fitting, without the counting that all models share.
+        Coordinate ``category`` (fold, perturbation) is ``unseen_single``, or ``combo_seen0`` to ``combo_seen2`` by how
+        many genes of a pair occur in training; it is empty where the perturbation is not held out. Attributes
+        ``n_folds``, ``seed``, ``version``.
 
     Raises
     ------
     TypeError
-        If `adata` is no AnnData, or a model has no ``fit``.
+        If ``adata`` is not an AnnData, or a model has no ``fit``.
     ValueError
         If the data cannot be used (see `distpert.fit`), folds cannot be made (see `split_perturbations`) or leave
-        fewer than 3 perturbations to train on, a name or fold is unknown or named twice, or `path` holds results of
-        other data or settings. All this is found before any long work.
+        fewer than 3 perturbations to train on, a name or fold is unknown or named twice, or ``path`` has results of
+        other data or settings. All this is checked before any long work.
     KeyError
         If a column, layer or key is unknown.
 
     Warns
     -----
     UserWarning
-        Names perturbations that are never held out: those with fewer than 2 cells, or without an embedding. They stay
-        in training, where they share no gene with those held out.
+        If perturbations are never held out, because they have fewer than 2 cells or no embedding. The warning names
+        them. They stay in the training of each fold in which they share no gene with held-out perturbations.
+
+    See Also
+    --------
+    distpert.compare, distpert.split_perturbations, distpert.score
+
+    Examples
+    --------
+    >>> adata = distpert.datasets.renge()  # doctest: +SKIP
+    >>> scores = distpert.cross_validate(adata, "embeddings", models=["distpert", "pooled"])  # doctest: +SKIP
+    >>> scores["cramer"].mean(["fold", "perturbation"]).to_series()  # doctest: +SKIP
     """
     from tqdm.auto import tqdm
 
     if isinstance(adata, Histograms):
-        raise TypeError(
-            "cross_validate needs the cells, an AnnData: histograms have bins from all cells, those held out too"
-        )
+        raise TypeError("cross_validate needs an AnnData of cells: the bins of histograms have seen the held-out cells")
     n_bins = check_count("n_bins", n_bins, 2)
     named = name_models(models, num_draws, keep=path is not None)
     keys = ScreenKeys(
@@ -163,7 +177,7 @@ def cross_validate(
 
 
 def _usable(screen: Screen, embeddings: Embeddings) -> tuple[list[str], list[str]]:
-    """Perturbations that can be held out, and those that cannot, with a warning that names them."""
+    """Perturbations that can be held out, and those that cannot; warns of the latter."""
     groups = group_cells(screen)
     labels = sorted(set(groups.perturbation.tolist()) - {screen.control})
     single, missing = set(groups.with_one_cell()), embeddings.missing(labels)
@@ -195,27 +209,27 @@ def _choose_folds(folds: int | Iterable[int] | None, splits: Splits, usable: Seq
         if len(training) < FEWEST_PERTURBATIONS:
             raise ValueError(
                 f"fold {i} leaves {len(training)} perturbations with an embedding to train on ({listed(training)}); "
-                f"at least {FEWEST_PERTURBATIONS} are needed. More folds leave more"
+                f"at least {FEWEST_PERTURBATIONS} are needed. Raise n_folds"
             )
     return chosen
 
 
 def count_fold(screen: Screen, fold: Fold, n_bins: int) -> tuple[Histograms, Histograms]:
-    """Count training and held-out cells in one pass, in bins that span the training cells alone.
+    """Count training and held-out cells in one pass, in bins that span only the training cells.
 
     Parameters
     ----------
     screen
-        As read.
+        The screen, as read.
     fold
-        What is held out.
+        The fold that holds perturbations out.
     n_bins
-        Bins of each gene.
+        Bins for each gene.
 
     Returns
     -------
     training, held_out : Histograms
-        With the control groups of all contexts in both.
+        Both with the control cells of all contexts.
     """
     import xarray as xr
 
@@ -229,7 +243,7 @@ def count_fold(screen: Screen, fold: Fold, n_bins: int) -> tuple[Histograms, His
             "bin_right": (("gene", "bin"), edges[:, 1:]),
         }
     )
-    with _said_before("perturbations with fewer than 2 cells"):
+    with _already_warned("perturbations with fewer than 2 cells"):
         counted = count_screen(screen, bins=bins)
     return counted.select(filter(fold.trains_on, counted.perturbations)), counted.select(fold.held_out)
 
@@ -243,7 +257,7 @@ def _evaluate(
     seed: int,
 ) -> xr.Dataset:
     started = time.perf_counter()
-    with _said_before("no embedding for"):
+    with _already_warned("no embedding for"):
         fitted = model.fit(training, embeddings, seed=seed)
     seconds = time.perf_counter() - started
     found = score(fitted.predict(labels, seed=seed), held_out, seed=seed)
@@ -267,7 +281,7 @@ def _assemble(
     of_cells = [part[[name for name in part if _is_of_cells(name)]] for part in by_model]
     by_model = [part.drop_vars(cells) for part, cells in zip(by_model, of_cells, strict=True)]
     table = xr.concat(by_model, "model", **options).assign_coords(model=list(models), fold=list(folds))
-    # One after the other: a method that predicts means alone has but a few of them.
+    # From all models, because a method that predicts means only has few of these variables.
     for cells in of_cells:
         table = table.assign({name: array for name, array in cells.items() if name not in table})
     category = [[splits.folds[i].held_out.get(label, "") for label in labels] for i in folds]
@@ -275,13 +289,13 @@ def _assemble(
 
 
 def _is_of_cells(name: Hashable) -> bool:
-    """Whether a variable of `score` depends on the held-out cells alone, and so is the same for all models."""
+    """Whether a variable of `score` depends only on the held-out cells, and is the same for all models."""
     return name in ("n_cells", "out_of_range", "undefined_genes") or str(name).startswith("ceiling_")
 
 
 @contextmanager
-def _said_before(message: str) -> Iterator[None]:
-    """Keep quiet what was said once for all folds."""
+def _already_warned(message: str) -> Iterator[None]:
+    """Suppress a warning that was already given once for all folds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=message)
         yield

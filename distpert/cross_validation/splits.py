@@ -1,4 +1,4 @@
-"""Who is held out in each fold of a cross-validation over perturbations."""
+"""The perturbations that each fold of a cross-validation holds out."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ UNSEEN_SINGLE = "unseen_single"
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold holds out.
+    """One fold: its held-out genes and labels.
 
     Attributes
     ----------
-    genes
+    genes : tuple of str
         Genes that no training label has.
-    held_out
-        Category of each label held out: ``unseen_single``, or ``combo_seen0``, ``combo_seen1``, ``combo_seen2`` by how
+    held_out : mapping
+        Category of each held-out label: ``unseen_single``, or ``combo_seen0``, ``combo_seen1``, ``combo_seen2`` by how
         many genes of a combination occur in training labels.
     """
 
@@ -32,21 +32,30 @@ class Fold:
     held_out: Mapping[str, str]
 
     def trains_on(self, label: str) -> bool:
-        """Whether a label may be in training: it is not held out, and none of its genes is."""
+        """Whether a label may be in training: neither the label nor one of its genes is held out."""
         label = canonical_label(label, CONTROL_LABELS[0])  # B+A is held out where A+B is
         return label not in self.held_out and not set(genes_of(label)).intersection(self.genes)
 
 
 @dataclass(frozen=True, repr=False)
 class Splits:
-    """The folds of a cross-validation; `split_perturbations` makes them.
+    """The folds of a cross-validation; made by `split_perturbations`.
 
     Attributes
     ----------
-    folds
-        What each fold holds out.
-    seed
-        Of the random folds.
+    folds : tuple of Fold
+        For each fold its ``genes``, which no training label has, and ``held_out``, a mapping from held-out labels to
+        their categories. ``fold.trains_on(label)`` says whether a label may be in training.
+    seed : int
+        Seed of the random folds.
+
+    Examples
+    --------
+    >>> splits = split_perturbations(["A", "B", "C", "A+B"], n_folds=3)
+    >>> splits.folds[0].genes, splits.folds[0].held_out
+    (('C',), {'A+B': 'combo_seen2', 'C': 'unseen_single'})
+    >>> splits.folds[0].trains_on("A"), splits.folds[1].trains_on("A")
+    (True, False)
     """
 
     folds: tuple[Fold, ...]
@@ -64,11 +73,11 @@ class Splits:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Categories that occur, singles first."""
+        """Categories of held-out labels, single genes first."""
         return tuple(sorted({c for fold in self.folds for c in fold.held_out.values()}, key=lambda c: (c[0] != "u", c)))
 
     def to_json(self) -> str:
-        """Write as text, which `from_json` reads back."""
+        """Return the splits as text that `from_json` can read."""
         folds = [{"genes": fold.genes, "held_out": dict(fold.held_out)} for fold in self.folds]
         return json.dumps({"seed": self.seed, "folds": folds}, indent=1)
 
@@ -78,7 +87,7 @@ class Splits:
 
         Parameters
         ----------
-        text
+        text : str
             The text.
 
         Returns
@@ -88,14 +97,14 @@ class Splits:
         Raises
         ------
         ValueError
-            If the text holds no splits.
+            If the text was not written by `to_json`.
         """
         try:
             facts = json.loads(text)
             folds = tuple(Fold(tuple(fold["genes"]), dict(fold["held_out"])) for fold in facts["folds"])
             return cls(folds, facts["seed"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError("this text holds no splits: give what Splits.to_json wrote") from error
+            raise ValueError("this text has no splits. Pass the text that Splits.to_json returned") from error
 
 
 def split_perturbations(
@@ -106,25 +115,26 @@ def split_perturbations(
     seed: int = 0,
     training_only: Iterable[str] = (),
 ) -> Splits:
-    """Split perturbations into folds, each held out once as something the model has not seen.
+    """Split perturbations into folds in which the held-out genes are unseen.
 
-    The genes of all labels are split at random into folds of equal size. A fold holds out every label that has one of
-    its genes, single or combination, so that none of these genes occurs in its training labels. It also holds out one
-    part of a second, independent partition of the combinations, which gives combinations of genes that are all seen.
-    A combination is therefore held out in several folds, with a category in each, named as GEARS names them [1]_.
+    The genes of all labels are split at random into folds of equal size. A fold holds out every label, single or
+    combination, that has one of its genes. None of these genes occurs in its training labels. The fold also holds out
+    one part of a second, independent partition of the combinations, to test combinations of genes that are all seen.
+    A combination is therefore held out in several folds. Its category in each fold is named as in GEARS [1]_.
 
     Parameters
     ----------
-    labels
-        Labels ``A``, ``A+B`` as the data have them, once or more often: ``B+A`` is ``A+B`` and ``A+ctrl`` is ``A``.
-        Those of control cells are left out.
-    n_folds
-        Number of folds, at least 2. As many folds as there are genes leave one gene out at a time.
-    control
-        Label of the control cells. The usual three (``control``, ``ctrl``, ``non-targeting``) are known.
-    seed
+    labels : iterable of str
+        Labels ``A``, ``A+B`` as in the data, with or without repeats: ``B+A`` is ``A+B`` and ``A+ctrl`` is ``A``.
+        Labels of control cells are ignored.
+    n_folds : int
+        Number of folds, at least 2. With as many folds as genes, each fold holds out one gene.
+    control : str
+        Label of the control cells. The usual three (``control``, ``ctrl``, ``non-targeting``) are recognized without
+        it.
+    seed : int
         The same seed gives the same folds.
-    training_only
+    training_only : iterable of str
         Further labels that are never held out. A fold trains on those that have none of its genes.
 
     Returns
@@ -134,13 +144,26 @@ def split_perturbations(
     Raises
     ------
     TypeError
-        If a label is no string.
+        If a label is not a string.
     ValueError
         If there are fewer than 2 folds, fewer labels or genes than folds, or a fold would leave nothing to train on.
+
+    See Also
+    --------
+    distpert.cross_validate
 
     References
     ----------
     .. [1] Roohani, Huang & Leskovec 2024, Nature Biotechnology 42, 927 (GEARS).
+
+    Examples
+    --------
+    >>> split_perturbations(["A", "B", "C", "A+B"], n_folds=3)
+    Splits: 3 folds of 4 perturbations, seed 0
+      fold  unseen_single    combo_seen1    combo_seen2
+         0              1              0              1
+         1              1              1              0
+         2              1              1              0
     """
     labels, training_only = (_perturbations(given, control) for given in (labels, training_only))
     genes = sorted({gene for label in labels for gene in genes_of(label)})
@@ -159,14 +182,17 @@ def split_perturbations(
         training = set(labels).difference(held_out)
         training.update(label for label in training_only if not hidden.intersection(genes_of(label)))
         if not training:
-            raise ValueError(f"fold {i} would leave nothing to train on, as all perturbations share genes: more folds")
+            raise ValueError(
+                f"fold {i} would leave nothing to train on, as all perturbations share genes. Raise n_folds, or add "
+                "perturbations of other genes"
+            )
         seen = {gene for label in training for gene in genes_of(label)}
         folds.append(Fold(tuple(sorted(hidden)), {label: _category(label, seen) for label in held_out}))
     return Splits(tuple(folds), seed)
 
 
 def _perturbations(labels: Iterable[str], control: str) -> list[str]:
-    """Sort out what is perturbed: each label once, in its canonical form, without controls."""
+    """Labels in canonical form, each once and sorted, without controls."""
     given = [labels] if isinstance(labels, str) else labels
     return sorted(set(canonical_labels(given, control)) - {control, *CONTROL_LABELS})
 

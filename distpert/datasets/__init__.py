@@ -1,4 +1,4 @@
-"""Small published screens that come with the package, ready for :func:`distpert.fit`."""
+"""Small published screens that are part of the package, ready for :func:`distpert.fit`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _RENGE_CITATION = (
 def renge() -> AnnData:
     """Knock-outs of 23 transcription factors in human induced pluripotent stem cells, days 2 to 5.
 
-    The screen of Ishikawa et al. [1]_: 14,945 cells, of which 1,182 are controls, and 103 genes, all the
-    knocked-out ones among them. Days differ also without a knock-out, so that a cell is compared with
-    the controls of its day: pass ``context_key="day"``.
+    The screen of Ishikawa et al. [1]_: 14,945 cells, of which 1,182 are controls, and 103 genes, among them all
+    knocked-out ones. Days also differ without a knock-out. Pass ``context_key="day"`` to compare cells with the
+    controls of their day.
 
     Returns
     -------
@@ -45,22 +45,25 @@ def renge() -> AnnData:
 
     Notes
     -----
-    The source publishes log1p of integers and calls them normalized; the UMI total of a cell over the
-    whole transcriptome is not part of it. The integers behave as depth-corrected counts: the totals over
-    the 103 genes vary by 12 % between control cells, and the 20 most expressed genes are uncorrelated
-    (mean correlation 0.005), where counts as sequenced vary by half and correlate at about 0.3. Another
-    division, by the total over these 103 genes, would couple the genes instead (POU5F1 alone is an
-    eighth of it). ``X`` is therefore the source's own matrix. Its values are log1p of small integers, so
-    that a third of the bins of 15-bin histograms are empty by construction.
+    The source publishes log1p of integers and calls them normalized. It has no UMI totals of the cells over the whole
+    transcriptome. The integers behave like depth-corrected counts: the totals over the 103 genes vary by 12 % between
+    control cells, and the 20 most expressed genes are uncorrelated (mean correlation 0.005). Raw counts vary by half
+    and correlate at about 0.3. Another division, by the total over these 103 genes, would couple the genes, because
+    POU5F1 is an eighth of this total. ``X`` is therefore the matrix of the source. Its values are log1p of small
+    integers, and a third of the bins of 15-bin histograms are empty for this reason.
 
-    Licenses: counts MIT (from the sdist of ``renge`` 0.0.5), Gene Ontology terms CC BY 4.0,
-    all-MiniLM-L6-v2 Apache-2.0. The texts are beside this module.
+    Licenses: counts MIT (from the sdist of ``renge`` 0.0.5), Gene Ontology terms CC BY 4.0, all-MiniLM-L6-v2
+    Apache-2.0. The texts of the licenses are in the folder of this module.
 
     References
     ----------
     .. [1] Ishikawa M. et al. (2023). RENGE infers gene regulatory networks using time-series single-cell
        RNA-seq data with CRISPR perturbations. Communications Biology 6:1290.
        https://doi.org/10.1038/s42003-023-05594-4
+
+    See Also
+    --------
+    distpert.fit, distpert.simulate
 
     Examples
     --------
@@ -84,7 +87,7 @@ def renge() -> AnnData:
     )
     counts = csr_matrix(bundle["counts"].T.astype(np.int32))
     log_counts = counts.astype(np.float32).log1p()
-    # AnnData writes a frame to h5ad only when its column names are strings.
+    # AnnData stores a table only if its column names are text.
     columns = [str(dim) for dim in range(bundle["embeddings"].shape[1])]
     embeddings = pd.DataFrame(bundle["embeddings"].astype(np.float32), index=genes, columns=columns)
     return AnnData(

@@ -1,4 +1,4 @@
-"""A small screen with known truth, drawn from the model itself."""
+"""Small screens with known true distributions, drawn from the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distpert._shared.arguments import check_seed
+from distpert._shared.arguments import check_count, check_seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,17 +17,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Simulation:
-    """A simulated screen; `simulate` makes it.
+    """A simulated screen, as `simulate` returns it.
 
     Attributes
     ----------
     adata : AnnData
-        Cells × genes; ``obs`` has ``perturbation`` and, if there are several, ``context``. ``X`` holds bin centers.
-    embeddings : DataFrame
-        Of the perturbed genes, and of ``n_unseen`` more that have no cells.
+        Cells × genes. ``obs`` has a column ``perturbation`` and, with several contexts, a column ``context``. The
+        values of ``X`` are bin centers.
+    embeddings : DataFrame, shape (genes, dims)
+        Embeddings of all perturbed genes, also of the ``n_unseen`` ones without cells.
     truth : Dataset
-        ``histogram`` (perturbation, context, gene, bin), the distributions that cells were drawn from, of all
-        perturbations, those without cells too; ``response`` (perturbation, factor); ``center`` (gene, bin).
+        ``histogram`` (perturbation, context, gene, bin), the true distribution of each perturbation, with and without
+        cells; ``response`` (perturbation, factor), the latent response; ``center`` (gene, bin), the bin centers.
+
+    See Also
+    --------
+    distpert.simulate
+
+    Examples
+    --------
+    >>> screen = distpert.simulate(n_unseen=5)  # doctest: +SKIP
+    >>> screen.truth["histogram"].sel(perturbation="GENE34", gene="GENE0")  # doctest: +SKIP
     """
 
     adata: AnnData
@@ -63,37 +73,62 @@ def simulate(
     on_target: float = -2.0,
     seed: int = 0,
 ) -> Simulation:
-    """Draw a screen from the generative model that `fit` fits, by default with rougher loadings than it expects.
+    """Draw a screen from the generative model that `fit` uses, by default with rougher loadings than its priors expect.
 
     Parameters
     ----------
-    n_perturbations, n_unseen
-        Perturbations with cells, and further ones with an embedding and a true distribution only.
-    n_genes, n_bins
-        Measured genes, of which the first are the perturbed ones, and bins of each.
-    n_cells, n_controls
-        Cells of each perturbation and of the controls, in each context.
-    n_contexts
-        Contexts, each with control histograms of its own.
-    n_factors, embedding_dim
-        Dimensions of the latent response and of the embeddings.
-    explained_share
-        Share of the response's variance that the embedding tells.
-    concentration
-        κ: the larger, the less histograms vary beyond their response.
-    common, context_shift, loading
-        Size of the steps from bin to bin, in logits, of the shift that all perturbations share, of what a context adds
-        to it, and of the loadings.
-    loading_smoothness
+    n_perturbations : int
+        Number of perturbations with cells.
+    n_unseen : int
+        Number of further perturbations, with an embedding and a true distribution but no cells.
+    n_genes : int
+        Number of measured genes. The first ones are the perturbed genes.
+    n_cells : int
+        Cells of each perturbation in each context.
+    n_controls : int
+        Control cells in each context, at least 2: one has the smallest and one the largest value of each gene.
+    n_contexts : int
+        Number of contexts. Each has its own control histograms.
+    n_factors : int
+        Number of factors of the latent response.
+    n_bins : int
+        Number of bins of each gene, at least 2.
+    embedding_dim : int
+        Number of dims of the embeddings.
+    explained_share : float
+        Share of the variance of the response that follows the embedding.
+    concentration : float
+        Concentration κ. The larger it is, the less histograms vary beyond their response.
+    common : float
+        Standard deviation of the steps from bin to bin of the shift that all perturbations share, in logits.
+    context_shift : float
+        The same of what a context adds to this shift.
+    loading : float
+        The same of the loadings.
+    loading_smoothness : float
         Correlation of each step of the loadings with the next.
-    on_target
-        Tilt of a perturbed gene's own histogram; negative lowers it.
-    seed
+    on_target : float
+        Mean tilt of the histogram of the perturbed gene itself. Negative values lower its expression.
+    seed : int
         The same seed gives the same screen.
 
     Returns
     -------
     Simulation
+
+    Raises
+    ------
+    ValueError
+        If a number of things is not a whole number, or is too small.
+
+    See Also
+    --------
+    distpert.fit, distpert.datasets.renge
+
+    Examples
+    --------
+    >>> screen = distpert.simulate(n_perturbations=10, n_unseen=2, n_genes=14)  # doctest: +SKIP
+    >>> fit = distpert.fit(screen.adata, screen.embeddings)  # doctest: +SKIP
     """
     import jax
     import numpyro
@@ -106,6 +141,15 @@ def simulate(
     from distpert.model.kernels import Kernel
     from distpert.model.priors import Priors
 
+    n_perturbations = check_count("n_perturbations", n_perturbations)
+    n_unseen = check_count("n_unseen", n_unseen, 0)
+    n_genes = check_count("n_genes", n_genes)
+    n_cells = check_count("n_cells", n_cells)
+    n_controls = check_count("n_controls", n_controls, 2)
+    n_contexts = check_count("n_contexts", n_contexts)
+    n_factors = check_count("n_factors", n_factors)
+    n_bins = check_count("n_bins", n_bins, 2)
+    embedding_dim = check_count("embedding_dim", embedding_dim)
     rng = np.random.default_rng(check_seed(seed))
     genes = [f"GENE{i}" for i in range(max(n_genes, n_perturbations + n_unseen))]
     perturbed = genes[: n_perturbations + n_unseen]
@@ -113,7 +157,7 @@ def simulate(
     vectors = rng.normal(size=(len(perturbed), embedding_dim))
     eigenvalues, eigenvectors = np.linalg.eigh(Kernel(3.0 * np.sqrt(embedding_dim))(vectors, vectors))
 
-    # Control histograms: some cells at zero, the others around a level of expression.
+    # In control histograms, some cells are at zero and the others around a level of expression.
     bins = np.arange(n_bins) / (n_bins - 1)
     level = rng.uniform(0.1, 0.6, (n_contexts, n_genes, 1))
     bump = np.exp(-0.5 * ((bins - level) / 0.2) ** 2) + 1e-3
@@ -158,7 +202,7 @@ def simulate(
         ]:
             drawn_bin = (rng.random((n, n_genes, 1)) > truth.cumsum(axis=-1)[:, :-1]).sum(axis=-1)
             values.append(np.take_along_axis(centers.T, drawn_bin, axis=0))
-            if label == "control":  # span the range of each gene, so that counted bins are those of the truth
+            if label == "control":  # two cells span the range of each gene, so counted bins equal those of the truth
                 values[-1][:2] = centers.T[[0, -1]]
             labels += [label] * n
             where += [context] * n
@@ -167,7 +211,11 @@ def simulate(
         obs["context"] = pd.Categorical(where)
     return Simulation(
         adata=AnnData(np.concatenate(values).astype(np.float32), obs=obs, var=pd.DataFrame(index=genes)),
-        embeddings=pd.DataFrame(vectors, index=pd.Index(perturbed, name="gene")),
+        embeddings=pd.DataFrame(
+            vectors,
+            index=pd.Index(perturbed, name="gene"),
+            columns=[str(dim) for dim in range(embedding_dim)],  # text, because AnnData stores no other names
+        ),
         truth=xr.Dataset(
             {
                 "histogram": (("perturbation", "context", "gene", "bin"), histogram),

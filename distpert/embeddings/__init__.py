@@ -1,4 +1,4 @@
-"""Gene embeddings: read, checked, standardized, and summed for combinations of genes."""
+"""Gene embeddings: reading, checks, standardization, and sums for combinations of genes."""
 
 from distpert.embeddings.files import read_embeddings
 from distpert.embeddings.text import embed_text

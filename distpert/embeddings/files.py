@@ -1,4 +1,4 @@
-"""Read gene embeddings from the files that people publish them in."""
+"""Read gene embeddings from files in the usual formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from distpert.embeddings.unpickling import load_plain
 if TYPE_CHECKING:
     import pandas as pd
 
-    # Either a table, or the genes and their vectors, which may yet differ in length.
+    # Either a table, or the genes and their vectors, which may still differ in length.
     Content: TypeAlias = "pd.DataFrame | tuple[list[str], list[Any]]"
 
 __all__ = ["read_embeddings"]
@@ -38,60 +38,61 @@ def read_embeddings(
     Parameters
     ----------
     path : str or path
-        The suffix tells the layout:
+        The file. Its suffix determines the format:
 
         ``.npz``
             Arrays ``symbols`` (or ``genes``, ``names``) and ``emb`` (or ``embeddings``, ``vectors``, ``X``;
-            genes × dims), or one array a gene, named by its symbol.
+            genes × dims), or one array for each gene, named by its symbol.
         ``.parquet``
             Genes in the index or else in the first column of strings; all other columns are dims. Needs pyarrow.
         ``.csv``, ``.tsv``, ``.txt``, and these with ``.gz``
             Genes in the first column; a header is optional. ``.txt`` is split at commas or at white space,
             and may start with the line "genes dims" of the word2vec format.
         ``.h5``, ``.hdf5``
-            One dataset a protein at the top level, as in UniProt's ``per-protein.h5`` (ProtT5). The names are
-            those the file has, which are accessions there (``P04637``), not gene symbols: see `rename`.
+            One dataset for each protein at the top level, as in UniProt's ``per-protein.h5`` (ProtT5). That file names
+            proteins by accession (``P04637``), not by gene symbol: see `rename`.
         ``.pickle``, ``.pkl``
-            A dict from symbols to lists or arrays of numbers, as published by GenePT. Nothing but dicts,
-            lists, tuples, strings, numbers and numeric arrays is unpickled, so that no code of the file runs.
+            A dict from symbols to lists or arrays of numbers, as published by GenePT. Only dicts, lists, tuples,
+            strings, numbers and numeric arrays are unpickled. No code of the file runs.
     rename : mapping of str to str, optional
-        From names in the file to gene symbols. Names that it does not hold are kept.
-    drop : sequence of str, optional
-        Columns of a table that are no dimensions, such as identifiers, row numbers or notes.
+        From names in the file to gene symbols. Names that it does not contain are kept.
+    drop : str or sequence of str, optional
+        Columns of a table that are not dimensions, such as identifiers, row numbers or notes.
 
     Returns
     -------
     DataFrame, shape (genes, dims)
-        float32 (whatever the precision of the file), index named "gene", columns "0" to "dims − 1" named "dim". It can
-        be stored in ``adata.uns``.
+        float32 for every precision of the file; index named "gene", columns "0" to "dims − 1" named "dim". AnnData can
+        store it in ``adata.uns``, also with symbols that contain a slash.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     IsADirectoryError
-        If it is a folder.
+        If the path is a folder.
     ValueError
-        If the suffix is unknown, the file is not what its suffix says, or the embeddings are invalid
-        (duplicated symbols, different lengths, columns of row numbers or identifiers, cells that are not finite
-        numbers, rows of zeros), or a column to drop is not there.
+        If the suffix is unknown, the content does not fit the suffix, a column to drop is absent, or the embeddings are
+        invalid: duplicated symbols, different lengths, columns of row numbers or identifiers, cells that are not finite
+        numbers, rows of zeros.
     pickle.UnpicklingError
-        If a pickle holds anything else than plain containers, numbers and numeric arrays.
+        If a pickle contains anything but plain containers, numbers and numeric arrays.
     ImportError
-        If a parquet file is read and pyarrow is not installed.
+        If the file is a parquet file and pyarrow is not installed.
 
     See Also
     --------
-    distpert.fit, distpert.embed_text
+    distpert.fit, distpert.embed_text, distpert.Embeddings
 
     Examples
     --------
     >>> embeddings = distpert.read_embeddings("embeddings.npz")  # doctest: +SKIP
-    >>> fit = distpert.fit(adata, embeddings)  # doctest: +SKIP
+    >>> adata.uns["embeddings"] = embeddings  # doctest: +SKIP
+    >>> fit = distpert.fit(adata, "embeddings")  # doctest: +SKIP
     """
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the path of a file in it")
+        raise IsADirectoryError(f"{path} is a folder. Pass the path of a file in it")
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     suffix = path.suffix.lower()
@@ -116,20 +117,25 @@ def read_embeddings(
         content = frame_from_vectors(genes, vectors, str(path))
     names = [drop] if isinstance(drop, str) else list(drop)
     if absent := [name for name in names if name not in content.columns]:
-        raise ValueError(f"{path}: no columns {listed(map(repr, absent))} to drop; there are {listed(content.columns)}")
+        raise ValueError(
+            f"{path}: no columns {listed(map(repr, absent))} to drop. The columns are {listed(content.columns)}"
+        )
     content = content.drop(columns=names)
     if rename is not None:
         if not any(gene in rename for gene in content.index):
-            raise ValueError(f"{path}: rename holds none of the names in the file: {listed(content.index)}")
+            raise ValueError(
+                f"{path}: rename has none of the names in the file ({listed(content.index)}). Pass a mapping from "
+                "these names to gene symbols"
+            )
         content = content.rename(index=rename)
     return validate_embeddings(content, str(path))
 
 
-# What the readers raise for a file that is not what its suffix says.
+# What the readers raise for a file with other content than its suffix promises.
 _BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, csv.Error, zipfile.BadZipFile, zlib.error)
 _NAME_KEYS = ("symbols", "genes", "names")
 _VECTOR_KEYS = ("emb", "embeddings", "vectors", "X")
-_HEADS = {"gene", "symbol", "name", "gene_symbol", "gene_name", *_NAME_KEYS}  # of a column; no gene is called so
+_HEADS = {"gene", "symbol", "name", "gene_symbol", "gene_name", *_NAME_KEYS}  # titles of a column of genes
 
 
 def _read_npz(path: Path) -> Content:
@@ -148,21 +154,20 @@ def _read_npz(path: Path) -> Content:
                     return keys, arrays
         if len(names) != 1 or len(tables) != 1:
             raise ValueError(
-                f"expected one of {', '.join(_NAME_KEYS)} and one of {', '.join(_VECTOR_KEYS)}, or one vector a gene; "
-                f"found the arrays {listed(keys)}"
+                f"expected one of {', '.join(_NAME_KEYS)} and one of {', '.join(_VECTOR_KEYS)}, or one vector for each "
+                f"gene; found the arrays {listed(keys)}"
             )
         try:
             symbols = archive[names[0]]
         except ValueError as error:
-            raise ValueError(
-                f"{names[0]!r} must be saved as an array of str, not of objects: np.array(list(names))"
-            ) from error
+            raise ValueError(f"save {names[0]!r} as an array of str, not of objects: np.array(list(names))") from error
         vectors = archive[tables[0]]
     if symbols.dtype.kind == "S":
         symbols = np.char.decode(symbols, "utf-8")
     if symbols.ndim != 1 or vectors.ndim != 2 or len(symbols) != len(vectors):
         raise ValueError(
-            f"{names[0]!r} of shape {symbols.shape} does not name the rows of {tables[0]!r} of shape {vectors.shape}"
+            f"{names[0]!r} must have one symbol for each row of {tables[0]!r}, but the shapes are {symbols.shape} and "
+            f"{vectors.shape}"
         )
     return pd.DataFrame(vectors, index=pd.Index(symbols.tolist(), dtype=object))
 
@@ -178,7 +183,7 @@ def _read_parquet(path: Path) -> Content:
         for name in frame.columns:
             if any(isinstance(cell, str) for cell in frame[name]):
                 return frame.set_index(name)
-        raise ValueError("neither the index nor a column holds gene symbols (strings)")
+        raise ValueError("neither the index nor a column holds gene symbols (strings). Write them as a column of text")
     return frame
 
 
@@ -198,19 +203,18 @@ def _read_text(path: Path) -> Content:
         path,
         sep=separator,
         header=None,
-        names=range(len(first)),  # more cells in a later row are an error that says which line
+        names=range(len(first)),  # a later row with more cells is an error that names the line
         index_col=0,
         skiprows=head_line if has_header else 0,
         dtype={0: str},
-        keep_default_na=False,  # symbols such as NAN are no missing names
+        keep_default_na=False,  # a symbol such as NAN is not a missing name
         na_values={column: ["nan", "NaN"] for column in range(1, len(first))},
         skipinitialspace=True,
         encoding="utf-8-sig",
         float_precision="round_trip",
     )
-    for column in table.columns[
-        (table.dtypes == object).to_numpy()
-    ]:  # so that errors name the cells that are no numbers
+    # Errors name the cells that are not numbers, so the others of a mixed column become numbers.
+    for column in [column for column, dtype in table.dtypes.items() if dtype.kind == "O"]:
         numbers = pd.to_numeric(table[column], errors="coerce")
         table[column] = numbers.astype(object).where(numbers.notna(), table[column])
     table = table.set_axis(names, axis=1)
@@ -218,14 +222,14 @@ def _read_text(path: Path) -> Content:
     genes = list(table.index)
     if has_header and genes == list(map(str, range(len(genes)))) and not any(map(_is_number, names)):
         raise ValueError(
-            f"transposed, or without genes: the columns are {listed(names, 5)}, and the first holds 0, 1, ...; write "
-            "genes x dims, with the genes first (of a transposed table, .T)"
+            f"no gene symbols in the first column, which holds 0, 1, ...; the other columns are {listed(names, 5)}. "
+            "Write the symbols in the first column, and transpose a table of dims x genes with .T"
         )
     return table
 
 
 def _first_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
-    """Separator of a text file, and line number and cells of its first two lines that are not blank."""
+    """Return the separator of a text file, and line number and cells of its first two lines that are not blank."""
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
         lines = list(islice(((line, text) for line, text in enumerate(file, 1) if text.strip()), 2))
@@ -243,27 +247,27 @@ def _first_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
 
 
 def _check_columns(cells: list[str]) -> None:
-    """Refuse a row with another separator, or that begins with its number."""
+    """Refuse a row with another separator, and one that begins with its number."""
     marks, unsplit = (";\t", cells[1:]) if len(cells) > 1 else (";\t, ", [cells[0].strip()])
     for mark in marks:
         if any(mark in cell for cell in unsplit):
             raise ValueError(
-                f"its columns seem to be separated by {mark!r}, which files of this suffix are not: read it with "
-                f"pandas.read_csv(path, sep={mark!r}, index_col=0), and pass the table"
+                f"its columns seem to be separated by {mark!r}, which does not fit the suffix. Read it with "
+                f"pandas.read_csv(path, sep={mark!r}, index_col=0) and pass the table"
             )
     if len(cells) > 2 and _is_number(cells[0]) and re.search(r"[^\W\d]", cells[1]) and not _is_number(cells[1]):
         raise ValueError(
-            f"genes must come first, but the first column holds {cells[0]!r} and the second {cells[1]!r}: leave the "
-            "row numbers out, frame.to_csv(path, index=False)"
+            f"genes must come first, but the first column holds {cells[0]!r} and the second {cells[1]!r}. Write the "
+            "file without row numbers: frame.to_csv(path, index=False)"
         )
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    """Whether the first row names the columns: by "gene", words, 0, 1, ... or 1, 2, ..., or as word2vec does."""
+    """Whether the first row is a header: "gene", words, 0, 1, ... or 1, 2, ..., or the first line of word2vec."""
     dims = len(second) - 1
     if _is_word2vec(first, dims):
         return True
-    # R leaves out the name of the first column, and so does white space where that name is blank.
+    # R omits the name of the first column. A blank name is also lost where cells are separated by white space.
     if len(first) != dims + 1 and (len(first) != dims or dims < 2):
         return False
     names = first[-dims:] if dims else []
@@ -271,7 +275,7 @@ def _is_header(first: list[str], second: list[str]) -> bool:
         if len(first) == dims + 1 and first[0].strip().lower() in _HEADS:
             return True
         return dims > 1 and any(names == [str(start + i) for i in range(dims)] for start in (0, 1))
-    return 0 < len(set(names)) == len(names)  # else a row of blanks or NAs, not to be passed over
+    return 0 < len(set(names)) == len(names)  # otherwise a row of blanks or NAs, which must be reported
 
 
 def _is_word2vec(cells: list[str], dims: int) -> bool:
@@ -293,13 +297,13 @@ def _read_hdf5(path: Path) -> Content:
     vectors: dict[str, Any] = {}
 
     def add(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Group):  # a symbol that contains a slash is a group with a dataset
+        if isinstance(item, h5py.Group):  # HDF5 stores a symbol with a slash as a group that has a dataset
             for key, inner in item.items():
                 add(f"{name}/{key}", inner)
         elif item.ndim == 1:
             vectors[name] = item[()]
         else:
-            raise ValueError(f"{name!r} is of shape {item.shape}; {_PER_PROTEIN}")
+            raise ValueError(f"{name!r} has shape {item.shape}; {_PER_PROTEIN}")
 
     with h5py.File(path, "r") as file:
         if file and all(isinstance(item, h5py.Group) for item in file.values()):
@@ -309,7 +313,7 @@ def _read_hdf5(path: Path) -> Content:
     return list(vectors), list(vectors.values())
 
 
-_PER_PROTEIN = "expected one vector a protein at the top level, as in per-protein.h5 (not per-residue.h5)"
+_PER_PROTEIN = "expected one vector for each protein at the top level, as in per-protein.h5 (not per-residue.h5)"
 
 
 def _read_pickle(path: Path) -> Content:

@@ -1,4 +1,4 @@
-"""Tables of gene embeddings, genes × dims: from loose vectors, and checked."""
+"""Tables of gene embeddings, genes × dims: made from single vectors, and checked."""
 
 from __future__ import annotations
 
@@ -18,30 +18,26 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["frame_from_vectors", "validate_embeddings"]
+__all__ = ["frame_from_vectors", "standard_frame", "validate_embeddings"]
 
 
 def frame_from_vectors(genes: Sequence[str], vectors: Sequence[ArrayLike], where: str = "embeddings") -> pd.DataFrame:
-    """Stack one vector a gene into a DataFrame (genes × dims).
+    """Stack the vectors of genes into a DataFrame (genes × dims).
 
     Parameters
     ----------
-    genes : sequence of str
+    genes
         Gene symbols.
-    vectors : sequence of array_like, shape (dims,)
-        Their vectors, in the same order.
-    where : str, optional
+    vectors
+        Their vectors (dims,), in the same order. A dict in place of a vector stands for symbols with a slash.
+    where
         Name of the source in errors.
-
-    Returns
-    -------
-    DataFrame
 
     Raises
     ------
     ValueError
-        If a vector is not one-dimensional, does not hold real numbers or cannot be converted, or if lengths differ;
-        names the genes.
+        If a vector is not one-dimensional, does not contain real numbers or cannot be converted, or if lengths differ.
+        The message names the genes.
     """
     import pandas as pd
 
@@ -59,7 +55,7 @@ def frame_from_vectors(genes: Sequence[str], vectors: Sequence[ArrayLike], where
     if wrong:
         gene, reason = next(iter(wrong.items()))
         others = (
-            f" The same holds for {len(wrong) - 1} other genes: {listed(list(wrong)[1:])}"
+            f" The same is true of {len(wrong) - 1} other genes: {listed(list(wrong)[1:])}"
             if wrong.keys() - {gene}
             else ""
         )
@@ -73,7 +69,7 @@ def frame_from_vectors(genes: Sequence[str], vectors: Sequence[ArrayLike], where
 
 
 def _flat(genes: Sequence[str], vectors: Sequence[Any]) -> tuple[list[str], list[Any]]:
-    """Undo what HDF5 and zarr make of symbols that contain a slash: a group, and so a dict within a dict."""
+    """Join symbols that contain a slash: HDF5 stores them as groups, which are read back as dicts within the dict."""
     flat: dict[int, tuple[str, Any]] = {}
 
     def add(name: str, value: Any) -> None:
@@ -89,63 +85,61 @@ def _flat(genes: Sequence[str], vectors: Sequence[Any]) -> tuple[list[str], list
 
 
 def _wrong_shape(array: NDArray[Any]) -> str:
-    way_out = {0: "give a list of numbers", 2: "pass vector[0] if it is one row, or the mean over rows"}
+    way_out = {0: "pass a list of numbers", 2: "pass vector[0] if it has one row, or else the mean over rows"}
     return f"has shape {array.shape}, but must be one-dimensional: {way_out.get(array.ndim, 'flatten it')}"
 
 
 def validate_embeddings(
     frame: pd.DataFrame, where: str = "embeddings", genes: Collection[str] = frozenset()
 ) -> pd.DataFrame:
-    """Check a table of gene embeddings and give it its standard form.
+    """Check a table of gene embeddings and return it in standard form.
 
     Parameters
     ----------
-    frame : DataFrame, shape (genes, dims)
-        Gene symbols as index, numbers as cells.
-    where : str, optional
+    frame
+        (genes, dims) numbers, with gene symbols as index.
+    where
         Name of the source (a file, a key) in errors.
-    genes : collection of str, optional
-        Genes of the screen: a table that has some of them as columns, and none in the index, is transposed.
+    genes
+        Genes of the screen. A table that has some of them as columns, and none in the index, is transposed.
 
     Returns
     -------
     DataFrame
-        float32; index named "gene", without spaces around symbols; columns "0" to "dims − 1", as text so that AnnData
-        can store the table, named "dim".
+        float32; index named "gene", without spaces around symbols; columns "0" to "dims − 1", named "dim".
 
     Raises
     ------
     ValueError
-        If the table is empty or transposed, symbols are not strings or are duplicated, a column holds row numbers or
-        identifiers, cells are not finite numbers, or a gene's vector is all zeros. Names the genes or the column.
+        If the table is empty or transposed, symbols are not strings or are duplicated, a column has row numbers or
+        identifiers, cells are not finite numbers, or the vector of a gene is all zeros. The message names the genes or
+        the column.
     """
-    import pandas as pd
-
     if 0 in frame.shape:
         raise ValueError(f"{where}: no embeddings ({frame.shape[0]} genes x {frame.shape[1]} dims)")
     in_columns = [name for name in frame.columns if isinstance(name, str) and name in genes]
     if in_columns and not any(isinstance(name, str) and name.strip() in genes for name in frame.index):
         raise ValueError(
-            f"{where}: transposed: the columns hold genes ({listed(in_columns, 5)}), the index none; "
-            "pass .T, which is genes x dims"
+            f"{where}: the table is transposed. Its columns are genes ({listed(in_columns, 5)}), its index has none. "
+            "Pass its transpose, .T (genes x dims)"
         )
     if unnamed := [gene for gene in frame.index if not isinstance(gene, str) or not gene.strip()]:
         raise ValueError(
-            f"{where}: the index must hold gene symbols, but has {listed(map(repr, unnamed))}; "
-            "set it with frame.set_index(...), or transpose a table of dims x genes"
+            f"{where}: the index must hold gene symbols, but has {listed(map(repr, unnamed))}. "
+            "Set it with frame.set_index(...), or transpose a table of dims x genes"
         )
-    symbols = pd.Index([str(gene).strip() for gene in frame.index], name="gene", dtype=object)
-    if repeated := list(dict.fromkeys(symbols[symbols.duplicated()])):
-        raise ValueError(f"{where}: duplicated gene symbols: {listed(repeated)}; keep one row a gene")
+    symbols = np.array([str(gene).strip() for gene in frame.index], dtype=object)
+    if repeated := [gene for gene, times in Counter(symbols).items() if times > 1]:
+        raise ValueError(f"{where}: duplicated gene symbols: {listed(repeated)}. Keep one row for each gene")
     known = set(symbols)
     if summed := [gene for gene in symbols if len(genes_of(gene)) > 1 and known.issuperset(genes_of(gene))]:
         raise ValueError(
-            f"{where}: rows for combinations of genes: {listed(summed)}; remove them, "
-            "a combination has the sum of its genes' vectors"
+            f"{where}: rows for combinations of genes: {listed(summed)}. Remove them: "
+            "the vector of a combination is the sum of its genes' vectors"
         )
     values = _numbers(frame.set_axis(symbols), where)
     if len(bad := symbols[~np.isfinite(values).all(axis=1)]):
-        raise ValueError(f"{where}: NaN or infinite values (as float32) for {listed(bad)}; remove these genes")
+        raise ValueError(f"{where}: NaN or infinite values (as float32) for {listed(bad)}. Remove these genes")
     if numbers := _columns_of_numbers(frame.columns, values):
         raise ValueError(
             f"{where}: columns that seem to hold row numbers or identifiers, not dimensions: "
@@ -154,14 +148,21 @@ def validate_embeddings(
         )
     if len(zero := symbols[~values.any(axis=1)]):
         raise ValueError(
-            f"{where}: all-zero vectors, which usually stand for a missing embedding: {listed(zero)}; "
-            "remove these genes"
+            f"{where}: all-zero vectors, which usually stand for a missing embedding: {listed(zero)}. "
+            "Remove these genes"
         )
+    return standard_frame(symbols.tolist(), values)
+
+
+def standard_frame(genes: Sequence[str], values: NDArray[np.float32]) -> pd.DataFrame:
+    """Return a table with an index named "gene" and columns named "dim", which are text: AnnData stores no others."""
+    import pandas as pd
+
     dims = pd.Index([str(dim) for dim in range(values.shape[1])], name="dim", dtype=object)
-    return pd.DataFrame(values, index=symbols, columns=dims)
+    return pd.DataFrame(values, index=pd.Index(genes, name="gene", dtype=object), columns=dims)
 
 
-# Names that columns of row numbers and identifiers go by; no dimension of an embedding is called so.
+# Names of columns of row numbers and identifiers. No dimension of an embedding has such a name.
 _NUMBER_NAMES = re.compile(
     r"unnamed: ?\d+(_.*)?|index|level_\d+|row([ _.-]?(number|nr|no|num|names?|id))?|(.*[ _.-])?ids?|entrez.*"
     r"|.*(entrez|geneid|gene_id|taxid|hgnc)([ _.-]?id)?",
@@ -171,10 +172,10 @@ _FEWEST_ROWS, _OUTLYING = 3, 100.0
 
 
 def _columns_of_numbers(names: Any, values: NDArray[np.float32]) -> list[Any]:
-    """Columns that hold row numbers or identifiers: by their name, or as whole numbers that differ for all genes.
+    """Find columns of row numbers or identifiers: by name, or as whole numbers that differ between all genes.
 
-    Among fractional dimensions a column of different whole numbers is enough. Where all dimensions are whole numbers,
-    the column must also be consecutive numbers, or vary a hundred times as much as is usual.
+    If the other dimensions have fractions, different whole numbers are enough. If all dimensions are whole numbers, the
+    column must also have consecutive numbers, or vary a hundred times as much as the median column.
     """
     is_whole = (values == np.rint(values)).all(axis=0)
     spread = values.std(axis=0, dtype=np.float64)
@@ -193,7 +194,7 @@ def _columns_of_numbers(names: Any, values: NDArray[np.float32]) -> list[Any]:
 
 
 def _numbers(frame: pd.DataFrame, where: str) -> NDArray[np.float32]:
-    """Cells as float32; text that looks like a number is no number."""
+    """Return the cells as float32. Text is refused, also where it looks like a number."""
     wrong: dict[str, str] = {}  # the first such cell of each gene
     for column, dtype in enumerate(frame.dtypes):
         if not isinstance(dtype, np.dtype) or dtype.kind not in "fiu":
@@ -203,7 +204,7 @@ def _numbers(frame: pd.DataFrame, where: str) -> NDArray[np.float32]:
     if wrong:
         raise ValueError(
             f"{where}: cells that are not numbers: {listed(wrong.values(), 5)}. Leave out columns of text, with "
-            "frame.drop(columns=) or read_embeddings(path, drop=); vectors that are in one column are given as a dict, "
+            "frame.drop(columns=) or read_embeddings(path, drop=). If one column has the whole vectors, pass a dict: "
             "dict(zip(genes, vectors))"
         )
     with np.errstate(over="ignore"):

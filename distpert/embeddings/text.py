@@ -1,4 +1,4 @@
-"""Gene embeddings from descriptions in words, by a sentence encoder that the user brings."""
+"""Gene embeddings from descriptions in words, with a sentence encoder of the user."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["TextEncoder", "embed_text"]
 
 
 class TextEncoder(Protocol):
-    """Anything that turns texts into vectors; a ``SentenceTransformer`` is one."""
+    """An object that turns texts into vectors, such as a ``SentenceTransformer``."""
 
     def encode(self, sentences: list[str], /) -> Any:
-        """Give the vectors of some texts, array_like (texts, dims); each depends on its own text alone."""
+        """Return the vectors of texts, array_like (texts, dims). Each depends only on its own text."""
 
 
 def embed_text(
@@ -36,31 +36,36 @@ def embed_text(
 
     Parameters
     ----------
-    descriptions
-        Text of each gene symbol: a dict, a Series with symbols as its index, or a DataFrame of one such column.
-    encoder
-        An object with ``encode(list of texts)`` that gives one vector a text, such as a ``SentenceTransformer``; or
-        the name or folder of a model for ``sentence_transformers.SentenceTransformer``, which downloads a name from
-        the Hugging Face Hub on first use. Most encoders cut long texts in silence; see their ``max_seq_length``.
-    batch_size
-        Texts given to the encoder at a time.
-    progress_bar
+    descriptions : dict, Series or DataFrame
+        Text for each gene symbol: a dict, a Series with symbols as its index, or a DataFrame with one such column.
+    encoder : TextEncoder, str or path
+        An object with ``encode(list of texts)`` that returns one vector for each text, such as a
+        ``SentenceTransformer``. Or the name or folder of a model for ``sentence_transformers.SentenceTransformer``,
+        which downloads a model from the Hugging Face Hub on first use. Most encoders cut long texts without a warning;
+        see their ``max_seq_length``.
+    batch_size : int
+        Number of texts that the encoder gets at a time.
+    progress_bar : bool
         Whether to show progress when it takes longer than two seconds.
 
     Returns
     -------
     DataFrame, shape (genes, dims)
-        float32, index named "gene", in the order given; an embedding source for `fit`.
+        float32, index named "gene", in the order of the descriptions. AnnData can store it in ``adata.uns``.
 
     Raises
     ------
     ImportError
         If `encoder` names a model and sentence-transformers is not installed.
     TypeError
-        If `descriptions` or `encoder` is something else.
+        If `descriptions` or `encoder` has another type.
     ValueError
-        If texts are missing, empty or the same for several genes, symbols are duplicated, or the encoder does not give
-        one vector of finite numbers a text. Names the genes.
+        If texts are missing, empty or the same for several genes, symbols are duplicated, or the encoder does not
+        return one vector of finite numbers for each text. The message names the genes.
+
+    See Also
+    --------
+    distpert.read_embeddings, distpert.fit
 
     Examples
     --------
@@ -73,7 +78,7 @@ def embed_text(
     genes, texts = _checked(descriptions)
     model = _encoder(encoder)
     vectors: list[Any] = []
-    with tqdm(total=len(texts), desc="encoding", unit="text", delay=2, disable=not progress_bar) as bar:
+    with tqdm(total=len(texts), desc="encoding", unit=" texts", delay=2, disable=not progress_bar) as bar:
         for start in range(0, len(texts), batch_size):
             batch = texts[start : start + batch_size]
             some = listed(genes[start : start + batch_size], 3)
@@ -92,7 +97,7 @@ def embed_text(
 
 
 def _checked(descriptions: Any) -> tuple[list[str], list[str]]:
-    """Symbols and their texts, all there and all different."""
+    """Return the symbols and their texts; all texts must be present and different."""
     import pandas as pd
 
     if isinstance(descriptions, pd.DataFrame) and descriptions.shape[1] == 1:
@@ -110,19 +115,21 @@ def _checked(descriptions: Any) -> tuple[list[str], list[str]]:
     if unnamed := [gene for gene in genes if not isinstance(gene, str) or not gene]:
         raise ValueError(f"descriptions: the index must hold gene symbols, but has {listed(map(repr, unnamed))}")
     if repeated := [gene for gene, times in Counter(genes).items() if times > 1]:
-        raise ValueError(f"descriptions: duplicated gene symbols: {listed(repeated)}; keep one text a gene")
+        raise ValueError(f"descriptions: duplicated gene symbols: {listed(repeated)}. Keep one text for each gene")
     if lacking := [gene for gene, text in pairs if not isinstance(text, str) or not text.strip()]:
-        raise ValueError(f"descriptions: no text for {listed(lacking)}; describe these genes, or leave them out")
+        raise ValueError(f"descriptions: no text for {listed(lacking)}. Describe these genes, or leave them out")
     genes_of: dict[str, list[str]] = {}
     for gene, text in pairs:
         genes_of.setdefault(text.strip(), []).append(gene)
     if alike := [" = ".join(same) for same in genes_of.values() if len(same) > 1]:
-        raise ValueError(f"descriptions: the same text, so that nothing tells these genes apart: {listed(alike)}")
+        raise ValueError(
+            f"descriptions: these genes have the same text: {listed(alike)}. Describe each in its own words"
+        )
     return genes, [text.strip() for _, text in pairs]
 
 
 def _encoder(encoder: Any) -> TextEncoder:
-    """Load a model by its name; an object is taken as it is."""
+    """Load a model by its name; return an encoder as it is."""
     if isinstance(encoder, str | os.PathLike):
         try:
             from sentence_transformers import SentenceTransformer

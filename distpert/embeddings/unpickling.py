@@ -1,4 +1,4 @@
-"""Pickles of plain vectors, read without running any of their code."""
+"""Read pickles of plain vectors without running any of their code."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def load_plain(file: IO[bytes]) -> Any:
     Returns
     -------
     object
-        Arrays of the pickle come as numpy arrays where they are values of a dict, and nothing else is converted.
+        Arrays that are values of the outermost dict are numpy arrays.
 
     Raises
     ------
     pickle.UnpicklingError
-        If the stream is broken, or holds anything else, which may run code.
+        If the stream is broken, or contains anything else, because that may run code.
     """
     try:
         content = _PlainUnpickler(file).load()
     except pickle.UnpicklingError:
         raise
-    except Exception as error:  # a broken stream may raise nearly anything
+    except Exception as error:  # a broken stream can raise nearly any error
         raise pickle.UnpicklingError(f"not a readable pickle ({type(error).__name__}: {error})") from error
     if isinstance(content, dict):
         return {key: value.array if isinstance(value, _Array) else value for key, value in content.items()}
@@ -42,8 +42,8 @@ def load_plain(file: IO[bytes]) -> Any:
 class _PlainUnpickler(pickle.Unpickler):
     """Unpickles plain containers, numbers and numeric arrays.
 
-    Containers and numbers have opcodes of their own. Arrays need callables, and instead of numpy's (whose
-    constructors trust what they are given, down to object pointers) the stream gets the stand-ins below.
+    Containers and numbers have opcodes of their own. Arrays need callables. The stream gets the stand-ins below instead
+    of numpy's constructors, which trust their arguments, down to object pointers.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -52,7 +52,7 @@ class _PlainUnpickler(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(
                 f"refused {module}.{name}: only dicts, lists, tuples, strings, numbers and numeric numpy "
-                "arrays are unpickled, since anything else may run code. If you trust the file, load it "
+                "arrays are unpickled, because anything else may run code. If you trust the file, load it "
                 "yourself and pass a dict of vectors or a DataFrame"
             ) from None
 
@@ -94,7 +94,7 @@ def _scalar(dtype: _Dtype, raw: bytes) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand-in for _codecs.encode, by which protocols 0 to 2 write bytes."""
+    """Stand-in for _codecs.encode, with which protocols 0 to 2 write bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"refused _codecs.encode to {encoding!r}")
     return str.encode(text, "latin1")

@@ -1,4 +1,4 @@
-"""Where ArviZ comes in: trees in the form that the installed version reads, and LOO over perturbations."""
+"""The bridge to ArviZ: trees that the installed version reads, and leave-one-out over perturbations."""
 
 from __future__ import annotations
 
@@ -17,43 +17,52 @@ from distpert.predictions.prediction import Prediction
 if TYPE_CHECKING:
     import xarray as xr
 
-FEWEST_DRAWS = 100  # below, k-hat is of the handful of largest weights
+FEWEST_DRAWS = 100  # with fewer, k-hat rests on a handful of weights
 
 
 def to_arviz(tree: xr.DataTree) -> Any:
-    """Give a tree the form that the installed ArviZ reads.
+    """Convert a tree to the form that the installed ArviZ reads.
 
     Parameters
     ----------
-    tree
+    tree : DataTree
         As `Prediction.to_datatree` returns it.
 
     Returns
     -------
     InferenceData or DataTree
-        ``arviz.InferenceData`` with the same groups where ArviZ is older than 1; from 1 on the tree itself.
+        Before ArviZ 1: ``arviz.InferenceData`` with the same groups. From ArviZ 1 on: the tree itself.
 
     Raises
     ------
     TypeError
-        If it is no tree.
+        If ``tree`` is not a DataTree.
+
+    See Also
+    --------
+    distpert.loo, distpert.predictive_check
 
     Notes
     -----
-    **What needs the likelihood.** ``log_likelihood`` has a value for each perturbation and gene. Where
-    ``constant_data["in_training"]`` is false the draws have not seen these cells, and ``arviz.loo``, ``loo_pit`` and
-    ``compare``, which take away again what draws have seen, are wrong: use `calibration` and `score` as they are.
-    Where it is true, genes of one perturbation share its response, so ``arviz.loo`` leaves out one gene, not one
-    perturbation: see `loo`; and replicates are drawn given the cells, so that ``loo_pit`` is no transform of what was
-    left out.
+    **Log-likelihood.** ``log_likelihood`` has a value for each perturbation and gene. ``arviz.loo``, ``loo_pit`` and
+    ``compare`` are not suited to it, because they correct for cells that the draws have seen. Where
+    ``constant_data["in_training"]`` is false, the draws have not seen the cells: use `calibration` and `score`. Where
+    it is true, all genes of a perturbation share its response, but ``arviz.loo`` leaves out one gene, not one
+    perturbation: use `loo`. Replicates are then drawn given the cells, so ``loo_pit`` is no held-out transform.
 
-    **Summaries.** Draws are independent, of a fitted approximation, in one chain: ``arviz.summary(..., kind="stats")``;
-    r-hat and effective sample sizes say nothing. What is not drawn, as ``concentration``, is in ``constant_data``.
+    **Summaries.** Draws are independent draws from a fitted approximation, in one chain. Use
+    ``arviz.summary(..., kind="stats")``; r-hat and effective sample sizes have no meaning here. Parameters that are not
+    drawn, such as ``concentration``, are in ``constant_data``.
 
-    **Predictive checks** compare the four moments of replicates with those observed: choose some with ``var_names`` and
-    ``coords``. Observed moments have two dimensions and ties. In ArviZ 1.3 ``plot_ppc_pit`` takes them with
-    ``method="prit_c"`` alone; before version 1, ``plot_bpv(kind="u_value")`` shows the same. `distpert.calibration` has
-    the transform with bands that know that genes move together.
+    **Predictive checks** compare the four moments of replicates with the observed ones. Choose moments and genes with
+    ``var_names`` and ``coords``. Observed moments have two dimensions and ties. In ArviZ 1.3, ``plot_ppc_pit`` needs
+    ``method="prit_c"`` for them; before version 1, ``plot_bpv(kind="u_value")`` shows the same. `distpert.calibration`
+    has the probability integral transform with bands that account for the dependence between genes.
+
+    Examples
+    --------
+    >>> data = distpert.to_arviz(prediction.to_datatree(held_out))  # doctest: +SKIP
+    >>> arviz.summary(data, var_names=["response"], kind="stats")  # doctest: +SKIP
     """
     import xarray as xr
 
@@ -67,19 +76,28 @@ def to_arviz(tree: xr.DataTree) -> Any:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LeaveOneOut:
-    r"""Expected log predictive density of perturbations left out one by one; made by `loo`.
+    r"""Expected log predictive density of perturbations that are left out one by one; made by `loo`.
 
     Attributes
     ----------
     elpd : float
         Sum over perturbations, in nats.
     standard_error : float
-        Of ``elpd``, from the variation between perturbations; NaN of one.
+        Standard error of ``elpd``, from the variation between perturbations; NaN for a single perturbation.
     pointwise : Dataset
         ``elpd`` in nats and ``pareto_k`` (perturbation).
     good_k : float
-        Largest ``pareto_k`` with which importance sampling holds: :math:`\min(1 - 1 / \log_{10} S, 0.7)` with S draws
-        (Vehtari et al. 2024, section 3.2.4).
+        Largest ``pareto_k`` for which importance sampling is reliable: :math:`\min(1 - 1 / \log_{10} S, 0.7)` with S
+        draws (Vehtari et al. 2024, section 3.2.4).
+
+    See Also
+    --------
+    distpert.loo
+
+    Examples
+    --------
+    >>> found = distpert.loo(prediction)  # doctest: +SKIP
+    >>> found.elpd, found.unreliable  # doctest: +SKIP
     """
 
     elpd: float
@@ -89,80 +107,91 @@ class LeaveOneOut:
 
     @property
     def unreliable(self) -> tuple[str, ...]:
-        """Perturbations for which importance sampling does not hold."""
-        bad = ~(self.pointwise["pareto_k"] <= self.good_k).to_numpy()  # not finite is bad too
+        """Perturbations for which importance sampling is not reliable."""
+        bad = ~(self.pointwise["pareto_k"] <= self.good_k).to_numpy()  # values that are not finite count as bad
         return tuple(self.pointwise["perturbation"].to_numpy()[bad].tolist())
 
     def __repr__(self) -> str:
         k, n = self.pointwise["pareto_k"].to_numpy(), self.pointwise.sizes["perturbation"]
         lines = [
             f"LeaveOneOut: {n} perturbations, elpd {self.elpd:.1f} ± {self.standard_error:.1f} nats",
-            f"  k-hat {np.median(k):.2f} (median), {k.max():.2f} (largest); importance sampling holds up to "
+            f"  k-hat {np.median(k):.2f} (median), {k.max():.2f} (largest); importance sampling is reliable up to "
             f"{self.good_k:.2f}",
         ]
         if self.unreliable:
-            lines.append(f"  does not hold for {len(self.unreliable)}: {listed(self.unreliable)}; use cross_validate")
+            lines.append(f"  not reliable for {len(self.unreliable)}: {listed(self.unreliable)}; use cross_validate")
         return "\n".join(lines)
 
 
 def loo(prediction: Prediction) -> LeaveOneOut:
-    r"""Estimate by importance sampling how well each training perturbation is predicted without its own cells.
+    r"""Estimate how well each training perturbation is predicted without its own cells, by importance sampling.
 
     .. math::
         \mathrm{elpd}_p = \log \frac{\sum_s w_{ps} \, p(n_p \mid z_{ps})}{\sum_s w_{ps}}, \qquad
         w_{ps} \propto 1 / p(n_p \mid z_{ps})
 
     with Pareto-smoothed weights (Vehtari, Gelman & Gabry 2017, eq. 10), which ArviZ computes. All genes and contexts of
-    a perturbation share its response, so its likelihood is the product over them: one observation a perturbation.
+    a perturbation share its response. Its likelihood is therefore the product over them, one observation for each
+    perturbation.
 
     Parameters
     ----------
-    prediction
-        Of perturbations that were in training, in all contexts: only their draws have seen the cells that are taken
-        away again. The more draws, the better; below some hundreds, k-hat says little.
+    prediction : Prediction
+        Prediction of training perturbations in all contexts. More draws are better; with fewer than some hundreds,
+        k-hat is not informative.
 
     Returns
     -------
     LeaveOneOut
         With the k-hat of each perturbation.
 
-    Warns
-    -----
-    UserWarning
-        If importance sampling does not hold for some perturbations; they are named.
-
     Raises
     ------
     TypeError
-        If `prediction` is not that of a fit.
+        If ``prediction`` was not made by `Fit.predict`.
     ValueError
-        If a perturbation was not in training, a context is left out, or there are fewer than 100 draws.
+        If a perturbation was not in training, a context is missing, or there are fewer than 100 draws.
+
+    Warns
+    -----
+    UserWarning
+        If importance sampling is not reliable for some perturbations. The warning names them.
+
+    See Also
+    --------
+    distpert.cross_validate
 
     Notes
     -----
-    Each perturbation has a response of its own, and tilts where its gene is measured, and thousands of cells and genes
-    tell these far better than the embedding and other perturbations do. The posterior is then too narrow to stand for
-    that without the cells, and k-hat is large: expect this to hold only where cells and genes are few. Elsewhere
-    `distpert.cross_validate` fits anew without them. The draws are of the fitted normal approximation, with all that is
-    estimated as a point, kernel and loadings among it, as it was fitted with all cells; that makes elpd optimistic.
+    Importance sampling is reliable only for screens with few cells and genes. Each perturbation has a response of its
+    own, and on-target tilts where its gene is measured. Thousands of cells and genes determine these far better than
+    the embedding and other perturbations do. The posterior is then too narrow to stand for the posterior without the
+    cells, and k-hat is large. Use `distpert.cross_validate` instead, which fits again without the cells. The draws are
+    from the fitted normal approximation. Point estimates, such as the kernel and the loadings, stay as fitted with all
+    cells, which makes elpd optimistic.
 
     References
     ----------
     Vehtari, Gelman & Gabry (2017), Statistics and Computing 27, 1413; Vehtari, Simpson, Gelman, Yao & Gabry (2024),
     Journal of Machine Learning Research 25(72).
+
+    Examples
+    --------
+    >>> prediction = fit.predict(fit.perturbations, num_draws=1000)  # doctest: +SKIP
+    >>> distpert.loo(prediction).pointwise["pareto_k"].to_series()  # doctest: +SKIP
     """
     check_type("prediction", prediction, Prediction, made_by="fit.predict(labels)")
     training, wanted = prediction.training, prediction.posterior.contexts
     if unseen := [label for label in prediction.perturbations if label not in training.perturbations]:
-        raise ValueError(f"not in training, so there is nothing to leave out: {listed(unseen)}; score predicts afresh")
+        raise ValueError(f"not in training, so there is nothing to leave out: {listed(unseen)}. Use score instead")
     if missing := [context for context in wanted if context not in prediction.contexts]:
         raise ValueError(
-            f"leaving out a perturbation takes all its contexts, but {listed(missing)} are not predicted: "
-            "fit.predict(..., context=None)"
+            f"leaving out a perturbation takes all its contexts, but {listed(missing)} are not predicted. Predict all "
+            "with fit.predict(..., context=None)"
         )
     if prediction.num_draws < FEWEST_DRAWS:
         raise ValueError(
-            f"{prediction.num_draws} draws tell nothing of heavy tails of weights; loo takes {FEWEST_DRAWS} or more: "
+            f"{prediction.num_draws} draws are too few for importance weights; loo needs {FEWEST_DRAWS} or more: "
             "fit.predict(..., num_draws=1000)"
         )
     cells = observed_cells(training, training, prediction.perturbations, prediction.contexts)["counts"]
@@ -180,8 +209,8 @@ def _importance_sampling(prediction: Prediction, log_lik: xr.DataArray) -> Leave
     tree = xr.DataTree.from_dict({name: group.expand_dims(chain=[0]) for name, group in groups.items()})
     az = _arviz()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ warns of large k-hat without saying where: we do, below
-        # Draws are independent: each counts in full.
+        warnings.simplefilter("ignore")  # ArviZ warns of large k-hat without names; the warning below has them
+        # Draws are independent, so each counts in full.
         found = az.loo(to_arviz(tree), var_name="counts", pointwise=True, reff=1.0)
     elpd = found.loo_i if _reads_inference_data(az) else found.elpd_i
     values = np.asarray(elpd, np.float64)
@@ -199,9 +228,9 @@ def _importance_sampling(prediction: Prediction, log_lik: xr.DataArray) -> Leave
     )
     if result.unreliable:
         warnings.warn(
-            f"importance sampling does not hold (k-hat above {result.good_k:.2f}) for {len(result.unreliable)} of "
-            f"{values.size} perturbations: {listed(result.unreliable)}. Their cells tell too much to be taken away "
-            "again; cross_validate fits without them",
+            f"importance sampling is not reliable (k-hat above {result.good_k:.2f}) for {len(result.unreliable)} of "
+            f"{values.size} perturbations: {listed(result.unreliable)}. Use cross_validate, which fits without their "
+            "cells",
             UserWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""The table that `distpert.evaluation.reliability` returns: what is pooled from values by group, with bands."""
+"""The table of a calibration: averages over groups, with bands."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STRATIFIERS = ("effect_size", "n_cells", "expression", "distance", "spread")
 SHARES = np.arange(1, 11) / 10
 POOLED = ("coverage", "width", "interval_score", "pit", "pit_cells")
 BY_PERTURBATION = "_by_perturbation"
-_BAND = "95 %, point by point, or simultaneous where the name says so, from resampling perturbations"
+_BAND = "95 %, pointwise, or simultaneous where the name says so, from resampling perturbations"
 # long_name and units; the moments differ in their units.
 _ABOUT = {
-    "coverage": ("share of observations, of their transforms, in central predictive intervals", "1"),
+    "coverage": ("share of observations in central predictive intervals", "1"),
     "width": ("mean width of central predictive intervals", "units of the moment"),
     "interval_score": ("mean interval score", "units of the moment"),
-    "pit": ("density of the probability integral transform of moments of so many cells", "1"),
+    "pit": ("density of the probability integral transform of moments of the observed cells", "1"),
     "pit_simultaneous": ("density of the transform of moments, all bars at once", "1"),
     "pit_p_value": ("p-value of flatness of the density of the transform of moments", "1"),
     "pit_cells": ("density of the probability integral transform of single cells", "1"),
@@ -36,12 +36,12 @@ _ABOUT = {
     "coverage_by_expression": ("coverage of genes by their mean expression in controls", "1"),
     "coverage_by_stratum": ("coverage by stratum", "1"),
     "n_perturbations_by_stratum": ("perturbations with groups in the stratum", "perturbations"),
-    "mean_by_stratum": ("mean of what groups are stratified by", "that of the stratifier"),
-    "selective_risk": ("Cramér distance of the share with the least spread, relative to that of all", "1"),
+    "mean_by_stratum": ("mean of the stratifier", "units of the stratifier"),
+    "selective_risk": ("Cramér distance of the perturbations with the least spread, relative to all", "1"),
     "n_cells": ("held-out cells", "cells"),
-    "expression": ("mean expression in controls of the genes of each stratum", EXPRESSION),
+    "expression": ("mean expression in controls, over the genes of each stratum", EXPRESSION),
     "effect_size": ("Cramér distance, debiased, of held-out cells from controls", EXPRESSION),
-    "distance": ("distance of the embedding from that of the nearest training perturbation", "1"),
+    "distance": ("distance from the embedding of the nearest training perturbation", "1"),
     "spread": ("mean width of 50 % posterior intervals of the mean", EXPRESSION),
     "cramer": ("Cramér distance, debiased", EXPRESSION),
 }
@@ -50,9 +50,9 @@ _Variables: TypeAlias = dict[str, tuple[tuple[str, ...], NDArray]]
 
 
 def pool_groups(groups: xr.Dataset, n_resamples: int, seed: int) -> xr.Dataset:
-    """Put before the values of groups, (…, perturbation, [context]), all that is pooled from them.
+    """Add averages over groups to the values of groups (…, perturbation, [context]).
 
-    A group counts if it has cells; `distpert.evaluation.reliability.calibration` says what the variables are.
+    Groups without cells do not count. The variables are described in `distpert.evaluation.reliability.calibration`.
     """
     pool = _Pool(groups, n_resamples, seed)
     pooled = _averages(pool) | _strata(pool)
@@ -67,28 +67,38 @@ def pool_groups(groups: xr.Dataset, n_resamples: int, seed: int) -> xr.Dataset:
 
 
 def width_at_coverage(calibration: xr.Dataset, coverage: float | Sequence[float] = (0.8, 0.9)) -> xr.DataArray:
-    """Mean width that the intervals of a prediction have where they hold so often: sharpness, whatever the calibration.
+    """Mean width of intervals at equal coverage, to compare the sharpness of methods with different calibration.
 
     Parameters
     ----------
-    calibration
-        As `calibration` or `combine_calibrations` returns it; the more levels it has, the better.
-    coverage
-        Share or shares of observations that the intervals are to hold.
+    calibration : Dataset
+        As `calibration` or `combine_calibrations` returns it. More levels make the result more exact.
+    coverage : float or sequence of float
+        Share or shares of observations that the intervals cover.
 
     Returns
     -------
     DataArray
-        (moment, coverage), linear between the levels, in the units of the moments; the least of those that hold as
-        often. NaN where the intervals of a moment hold that often at none of the levels, or more often at all of them.
+        (moment, coverage) widths in the units of the moments, linear between levels. If several levels have the same
+        coverage, the smallest width counts. NaN where the intervals of a moment reach the coverage at none of the
+        levels, or exceed it at all levels.
 
     Raises
     ------
     TypeError
-        If `calibration` is no such table.
+        If ``calibration`` is not such a table.
     ValueError
-        If a coverage does not lie between 0 and 1, or below what the intervals of every moment hold at the lowest
-        level: calibrate lower levels too.
+        If a coverage is not between 0 and 1, or is lower than every coverage in the table. In the latter case, pass
+        lower ``levels`` to `calibration`.
+
+    See Also
+    --------
+    distpert.calibration, distpert.combine_calibrations
+
+    Examples
+    --------
+    >>> table = distpert.calibration(prediction, held_out, levels=[0.5, 0.8, 0.9, 0.95])  # doctest: +SKIP
+    >>> distpert.width_at_coverage(table, 0.9).to_series()  # doctest: +SKIP
     """
     import xarray as xr
 
@@ -99,21 +109,21 @@ def width_at_coverage(calibration: xr.Dataset, coverage: float | Sequence[float]
     held, width = (calibration[name].transpose("moment", "level").to_numpy() for name in ("coverage", "width"))
     if (below := asked[asked < held.min()]).size:
         raise ValueError(
-            f"no interval holds as seldom as {below[0]:g} of the time: coverages go from {held.min():.3g} to "
-            f"{held.max():.3g}. Ask for one of these, or give calibration lower levels="
+            f"coverage {below[0]:g} is below the coverages of the table, {held.min():.3g} to {held.max():.3g}. Choose "
+            "one in this range, or pass lower levels= to calibration"
         )
     found = [np.interp(asked, *row, left=np.nan, right=np.nan) for row in zip(held, width, strict=True)]
     for of_held, of_width, at in zip(held, width, found, strict=True):
         levels, first = np.unique(of_held, return_index=True)
-        exactly = np.isin(asked, levels)  # several levels may hold as often: np.interp takes the widest
+        exactly = np.isin(asked, levels)  # several levels may have the same coverage: np.interp takes the widest
         at[exactly] = of_width[first[np.searchsorted(levels, asked[exactly])]]
     coords = {"moment": calibration["moment"].to_numpy(), "coverage": asked}
-    attrs = {"long_name": "mean width of intervals that hold so often", "units": "units of the moment"}
+    attrs = {"long_name": "mean width of intervals with this coverage", "units": "units of the moment"}
     return xr.DataArray(np.stack(found), coords, ("moment", "coverage"), "width", attrs)
 
 
 class _Pool:
-    """Values of groups as arrays (…, group), and how they are averaged."""
+    """Values of groups as arrays (…, group), and their averages."""
 
     def __init__(self, groups: xr.Dataset, n_resamples: int, seed: int) -> None:
         self.groups, self.n_resamples, self.seed = groups, n_resamples, seed
@@ -126,7 +136,7 @@ class _Pool:
 
     @cached_property
     def unit(self) -> NDArray[np.int64]:
-        """Number of the perturbation of each group: the same wherever its label is."""
+        """Number of the perturbation of each group, the same for the same label."""
         _, unit = np.unique(self.groups["perturbation"].to_numpy(), return_inverse=True)
         return np.repeat(unit, len(self.present) // len(unit))
 
@@ -135,12 +145,12 @@ class _Pool:
         return tuple(str(dim) for dim in self.groups[name].dims if dim not in self._dims)
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """Give a variable as (…, group)."""
+        """Return a variable as (…, group)."""
         array = self.groups[name].broadcast_like(self.groups["n_cells"]).transpose(..., *self._dims)
         return array.to_numpy().astype(np.float64).reshape(*array.shape[: -len(self._dims)], -1)
 
     def mean(self, values: NDArray[np.float64], chosen: NDArray[np.bool_]) -> Band:
-        """Average over chosen groups that have a value: a single cell has a mean, and no other moment."""
+        """Average over chosen groups that have a value. A group of one cell has a mean, but no other moment."""
         rows = values.reshape(-1, values.shape[-1])
         counted, of_row = np.unique(chosen & ~np.isnan(rows), axis=0, return_inverse=True)
         ends = np.empty((3, len(rows)))
@@ -150,7 +160,7 @@ class _Pool:
         return Band(*ends.reshape(3, *values.shape[:-1]))
 
     def flatness(self, density: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        """Ask whether densities (…, bar, group) are flat: ends of the simultaneous band (…, bar), and p-value (…)."""
+        """Test densities (…, bar, group) for flatness: ends of the simultaneous band (…, bar), and p-value (…)."""
         found = [
             flatness(bars, self.present & ~np.isnan(bars).any(axis=0), self.unit, self.n_resamples, self.seed)
             for bars in density.reshape(-1, *density.shape[-2:])
@@ -181,7 +191,7 @@ def _averages(pool: _Pool) -> _Variables:
 
 
 def _strata(pool: _Pool) -> _Variables:
-    """Coverage of groups by what they are like, and of genes by their expression."""
+    """Coverage in strata of groups, and in strata of genes by their expression."""
     n_strata, coverage = pool.groups.sizes["stratum"], pool.values("coverage" + BY_PERTURBATION)
     by_expression, expression = pool.values("coverage_by_expression"), pool.values("expression")
     bands, means, numbers = [], [], []
@@ -208,7 +218,7 @@ def _strata(pool: _Pool) -> _Variables:
 
 
 def _selective_risk(pool: _Pool) -> _Variables:
-    """Risk of perturbations: their groups are averaged first."""
+    """Compute the selective risk over perturbations; the groups of each are averaged first."""
     known = ~np.isnan(pool.values("cramer"))
     _, unit = np.unique(pool.unit[known], return_inverse=True)
     size = np.bincount(unit)
@@ -216,7 +226,7 @@ def _selective_risk(pool: _Pool) -> _Variables:
     if len(risk) and risk.mean() <= 0:
         warnings.warn(
             f"no selective risk: the mean Cramér distance of all perturbations is {risk.mean():.2g}, not above 0, and "
-            "nothing can be relative to it; more cells or perturbations would tell errors from the sampling of cells",
+            "no ratio to it can be taken. More cells or perturbations separate errors from the sampling of cells",
             UserWarning,
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""Calibration of each group, a perturbation in a context: arrays that `distpert.evaluation.reliability` pools."""
+"""Calibration of each group, a perturbation in a context."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from distpert.predictions.blocks import Block, blocks, map_blocks
 from distpert.predictions.conformal import ConformalPrediction
 
 Forecast: TypeAlias = HistogramPrediction | ConformalPrediction
-SPREAD_LEVEL = 0.5  # of the interval whose width is taken as a perturbation's uncertainty
+SPREAD_LEVEL = 0.5  # the width of this interval measures the uncertainty of a perturbation
 
 
 class Grid(NamedTuple):
-    """What is asked: nominal levels, edges of the bins of transforms, the stratum of genes in each context."""
+    """Options: nominal levels, edges of the bins of transforms, and the stratum of each gene in each context."""
 
     levels: Sequence[float]
     edges: Float[np.ndarray, " edge"]
@@ -43,14 +43,14 @@ def calibrate_groups(
     n_control: Int[np.ndarray, " context"],
     grid: Grid,
 ) -> dict[str, NDArray[np.float64]]:
-    """Averages over genes (…, perturbation, context) of what tells how well a prediction knows; NaN without cells.
+    """Measures of calibration, averaged over genes, (…, perturbation, context); NaN without cells.
 
-    Moments of a group of one cell are NaN, too, but for the mean.
+    For a group of one cell, all moments except the mean are NaN as well.
 
-    ``control`` are the shares of ``n_control`` cells. Draws are made and forgotten block by block. ``coverage``,
+    ``control`` are the shares of ``n_control`` cells. Draws are made and discarded block by block. ``coverage``,
     ``width`` and ``interval_score`` are (level, moment, …), ``coverage_by_expression`` (level, moment, stratum, …),
-    ``pit`` (moment, pit_bin, …), ``pit_cells`` (pit_bin, …), ``effect_size``, ``cramer`` and ``spread`` (…). Intervals
-    alone have no ``pit``, ``pit_cells`` and ``cramer``, and only posteriors have a ``spread``.
+    ``pit`` (moment, pit_bin, …), ``pit_cells`` (pit_bin, …), ``effect_size``, ``cramer`` and ``spread`` (…). Conformal
+    predictions have no ``pit``, ``pit_cells`` and ``cramer``, and only posteriors have a ``spread``.
     """
     n_cells = counts[:, :, 0].sum(axis=-1)
     in_stratum = grid.stratum[..., None] == np.arange(grid.n_strata)  # (context, gene, stratum)
@@ -67,7 +67,7 @@ def calibrate_groups(
             "width": (upper - lower).sum(axis=-1),
             "interval_score": interval_score(lower, upper, seen, grid.levels).sum(axis=-1),
             "effect_size": cramer(
-                control[block.context, genes], here, width[genes], n_probs=n_control[block.context]
+                control[block.context, genes], here, width[genes], n_probs=int(n_control[block.context])
             ).sum(),
         }
         if pit is not None:
@@ -88,7 +88,7 @@ def calibrate_groups(
             total /= counts.shape[2]
         total[n_cells == 0] = np.nan
         if name == "pit":
-            total[n_cells == 1, 1:] = np.nan  # a cell has a mean and no other moment
+            total[n_cells == 1, 1:] = np.nan  # one cell has a mean, but no other moment
         elif name in ("coverage", "coverage_by_expression", "width", "interval_score"):
             total[n_cells == 1, :, 1:] = np.nan
     return {name: np.moveaxis(total, (0, 1), (-2, -1)) for name, total in totals.items()}
@@ -98,7 +98,7 @@ _OfBlock: TypeAlias = Callable[[Block, NDArray, NDArray], tuple]
 
 
 def _intervals(prediction: Forecast, n_cells: NDArray[np.int64], grid: Grid) -> _OfBlock:
-    """Give ends of intervals, observed moments, how far they lie inside, and masses of transforms, of a block."""
+    """Return a function of a block: ends of intervals, observed moments, coverage, and masses of transforms."""
     if isinstance(prediction, ConformalPrediction):
         ends = prediction.intervals(grid.levels, n_cells if prediction.of_cells else None)
 
@@ -120,7 +120,7 @@ def _intervals(prediction: Forecast, n_cells: NDArray[np.int64], grid: Grid) -> 
 
 
 def _transforms(prediction: Forecast, grid: Grid) -> Callable[[Block, NDArray, NDArray], dict[str, NDArray]]:
-    """Give what needs histograms: transforms of cells, Cramér distance, and where there are draws their spread."""
+    """Return a function of a block: transforms of cells, Cramér distance and, for several draws, their spread."""
     if isinstance(prediction, ConformalPrediction):
         return lambda block, counts, width: {}
     shape = (len(prediction.perturbations), len(prediction.contexts), len(prediction.genes), -1)

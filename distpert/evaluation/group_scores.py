@@ -1,4 +1,4 @@
-"""Scores of one group, a perturbation in a context: plain functions of arrays that `distpert.score` puts together."""
+"""Scores of one group, a perturbation in a context."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from distpert.evaluation.scores import (
 from distpert.histograms.moments import MOMENTS, histogram_moments
 from distpert.predictions.base import Answers
 
-FEWEST_FOR_CEILINGS = 4  # two cells a half: the Cramér distance needs them
-_ROUNDING = 1e-12  # of skewness and kurtosis, which have no unit
+FEWEST_FOR_CEILINGS = 4  # the Cramér distance needs two cells in each half
+_ROUNDING = 1e-12  # for skewness and kurtosis, which have no units
 WITH_CEILING = (
     *("nll", "cramer", "crps", "wasserstein"),
     *(f"rmae_{name}" for name in MOMENTS),
@@ -40,7 +40,7 @@ class Cells(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What the training gives: bins, means of controls and of training perturbations, histogram of all cells."""
+    """From the training: bins, means of controls and of training perturbations, and the histogram of all cells."""
 
     centers: Float[np.ndarray, "gene bin"]
     width: Float[np.ndarray, " gene"]
@@ -50,20 +50,20 @@ class Scale(NamedTuple):
 
 
 def gene_scores(answers: Answers, cells: Cells, scale: Scale) -> dict[str, NDArray[np.floating]]:
-    """Scores (gene,) of each gene; without histograms the error of the mean alone."""
+    """Scores (gene,) of each gene; without predicted histograms only the error of the mean."""
     observed = _observed_moments(cells.counts, scale.centers)
     scores = {}
     if answers.log is not None:
         scores["out_of_range"] = cells.outside / cells.counts.sum(axis=-1)
         scores |= _distances(answers, cells.counts, scale.width)
-    # A method that predicts means alone has one moment.
+    # A method that predicts means only has one moment.
     for name, predicted, seen in zip(MOMENTS, answers.moments, observed, strict=False):
         scores[f"error_{name}"] = np.abs(predicted - seen)
     return scores
 
 
 def average_scores(answers: Answers, cells: Cells, scale: Scale) -> dict[str, float]:
-    """Averages of scores over genes, and those that are of all genes; without histograms those of the mean alone."""
+    """Averages of scores over genes, and scores over all genes; without predicted histograms only those of the mean."""
     observed = _observed_moments(cells.counts, scale.centers)
     scores = {}
     if answers.log is not None:
@@ -95,7 +95,7 @@ def ceiling_scores(rng: np.random.Generator, cells: Cells, scale: Scale) -> dict
 
 
 def _answers_of_cells(counts: NDArray[np.integer], scale: Scale) -> Answers:
-    """Take cells as a prediction; for the log score with one cell spread as the pooled histogram."""
+    """Use cells as a prediction; for the log score, add one cell spread as the pooled histogram."""
     n_cells = counts.sum(axis=-1, keepdims=True)
     share = counts / n_cells
     moments = np.stack(histogram_moments(share, scale.centers))
@@ -117,9 +117,9 @@ def _distances(
 
 
 def _observed_moments(counts: NDArray[np.integer], centers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moments (moment, gene) of cells; skewness and kurtosis NaN where all are in one bin."""
+    """Moments (moment, gene) of cells; skewness and kurtosis are NaN where all cells are in one bin."""
     moments = np.stack(histogram_moments(counts / counts.sum(axis=-1, keepdims=True), centers))
-    # That of symmetric cells is zero; what rounding leaves must not become the unit of a relative error.
+    # The skewness of symmetric cells is zero; a rounding error must not become the unit of a relative error.
     moments[2:][np.abs(moments[2:]) < _ROUNDING] = 0
     moments[2:, (counts > 0).sum(axis=-1) == 1] = np.nan
     return moments

@@ -1,4 +1,4 @@
-"""Predictive checks: whether what was observed looks like what the model would replicate."""
+"""Predictive checks: comparisons of observed cells with cells replicated from the model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from distpert._shared.arguments import check_type
 from distpert._shared.symbols import check_known
 from distpert.evaluation.intervals import SAME
 from distpert.histograms.observed import observed_cells
 from distpert.histograms.statistics import named_statistic
-from distpert.predictions.base import HistogramPrediction, MomentPrediction
+from distpert.predictions.base import HistogramPrediction, check_histograms
 from distpert.predictions.blocks import Block
 
 if TYPE_CHECKING:
@@ -31,68 +30,76 @@ def predictive_check(
     *,
     genes: str | Sequence[str] | None = None,
 ) -> xr.Dataset:
-    r"""Compare a statistic of the observed cells with that of as many replicated cells.
+    r"""Compare a statistic of the observed cells with the same statistic of replicated cells.
 
     .. math:: p = \Pr(T(y^\mathrm{rep}) > T(y)) + \tfrac12 \Pr(T(y^\mathrm{rep}) = T(y))
 
-    over draws of the predictive distribution, each with as many cells as were observed.
+    over draws from the predictive distribution, each with as many cells as were observed.
 
     Parameters
     ----------
-    prediction
-        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or of a baseline that predicts histograms, whose
-        replicates vary by the sampling of cells alone.
-    adata
-        Cells of the predicted perturbations, or histograms of them, as `score` takes them.
-    statistic
+    prediction : HistogramPrediction
+        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or prediction of a baseline with histograms, in which
+        replicates vary only by the sampling of cells.
+    adata : AnnData or Histograms
+        Cells of the predicted perturbations, or their histograms, as in `score`.
+    statistic : str or callable
         One of `distpert.statistics.STATISTICS`: ``"zero_fraction"``, ``"mean"``, ``"variance"``, ``"skewness"``,
-        ``"kurtosis"``, ``"bimodality"``; or a function ``f(probs, centers)`` of histograms (draw, gene, bin) and bin
-        centers (gene, bin) that returns (draw, gene), NaN where a histogram has no value. It is called with a block of
-        genes at a time, from several threads.
-    genes
-        Which gene or genes, in the order wanted; by default all. Replicates of others are not kept.
+        ``"kurtosis"``, ``"bimodality"``. Or a function ``f(probs, centers)`` of histograms (draw, gene, bin) and bin
+        centers (gene, bin) that returns (draw, gene), with NaN where a histogram has no value. The function is called
+        for blocks of genes, from several threads.
+    genes : str or sequence of str, optional
+        Genes to check, in this order; by default all. Replicates of other genes are not kept.
 
     Returns
     -------
     Dataset
         ``replicated`` (draw, perturbation, [context,] gene), float32; ``observed`` and ``p_value`` (perturbation,
-        [context,] gene); ``n_cells`` (perturbation, [context]). Attributes ``long_name`` and ``units`` on each. Draws
-        in which a statistic has no value (a point has no skewness) are NaN and left out of the p-value, which is NaN
-        where the observed cells have none.
+        [context,] gene); ``n_cells`` (perturbation, [context]). Each has attributes ``long_name`` and ``units``. A
+        replicate without a value (cells in a single bin have no skewness) is NaN and does not count in the p-value. The
+        p-value is NaN where the observed cells have no value.
 
     Raises
     ------
     KeyError
-        If there is no such statistic, or a gene is none of those predicted.
+        If there is no such statistic, or a gene is not predicted.
     ValueError
-        If a predicted perturbation has no cells, the method predicts means alone, the function does not return one
-        value for each histogram, or no gene is asked for.
+        If a predicted perturbation has no cells, the method predicts means only, the function does not return one value
+        for each histogram, or ``genes`` is empty.
     TypeError
-        If the statistic is neither a name nor a function, `prediction` is none, or `adata` neither cells nor
-        histograms.
+        If the statistic is neither a name nor a function, ``prediction`` has no histograms, or ``adata`` is neither
+        cells nor histograms.
+
+    See Also
+    --------
+    distpert.plots.plot_predictive_check, distpert.calibration, distpert.statistics
 
     Notes
     -----
-    Near 0 or 1, the model hardly ever replicates what was seen. Where the perturbation was in training, its own cells
-    have been used twice, and p-values crowd around a half also where the model is right, or wrong [2]_: for few of them
-    to be extreme is no praise. Of held-out perturbations they are uniform, but for ties, if the prediction is
-    calibrated. They say where to look, and are no tests: thousands of genes have some small ones by chance.
+    Near 0 or 1, the model hardly ever replicates the observed value [1]_. For held-out perturbations, p-values of a
+    calibrated prediction are uniform, apart from ties. For training perturbations, the cells are used twice, and
+    p-values crowd around one half even if the model is wrong [2]_. Few extreme values are then no sign of a good fit.
+    P-values show where to look; they are not tests. Among thousands of genes, some are small by chance.
 
     References
     ----------
     .. [1] Gelman, Meng & Stern (1996), Statistica Sinica 6, 733; Gabry, Simpson, Vehtari, Betancourt & Gelman (2019),
        Journal of the Royal Statistical Society A 182, 389.
     .. [2] Bayarri & Berger (2000), Journal of the American Statistical Association 95, 1127.
+
+    Examples
+    --------
+    >>> prediction = fit.predict("NANOG")  # doctest: +SKIP
+    >>> check = distpert.predictive_check(prediction, held_out, "zero_fraction")  # doctest: +SKIP
+    >>> distpert.plots.plot_predictive_check(check, gene="SOX2", context="5")  # doctest: +SKIP
     """
-    if isinstance(prediction, MomentPrediction) and not isinstance(prediction, HistogramPrediction):
-        raise ValueError("this method predicts means alone: there are no histograms to draw from")
-    check_type("prediction", prediction, HistogramPrediction, made_by="fit.predict(labels)")
+    check_histograms(prediction)
     function, long_name, units = named_statistic(statistic)
     chosen = _positions(prediction.genes, genes)
     perturbations, contexts = prediction.perturbations, prediction.contexts
     cells = observed_cells(prediction.training, adata, perturbations, contexts)
     given, n_cells = cells["counts"].to_numpy(), cells["n_cells"].to_numpy()
-    replicated = np.maximum(n_cells, 1)  # groups without cells have one, and no value in the end
+    replicated = np.maximum(n_cells, 1)  # groups without cells count as one cell here and become NaN below
     centers = prediction.centers.astype(np.float32)
 
     def of_block(block: Block) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
@@ -104,7 +111,7 @@ def predictive_check(
         replicates = prediction.draw(block, replicated)[:, here - block.genes.start]
         number = replicated[block.perturbation, block.context]
         seen = (given[block.perturbation, block.context, here] / number).astype(np.float32)
-        # What was observed goes through the same arithmetic as the replicates, so that equal histograms tie.
+        # The observed histogram goes through the same arithmetic as the replicates, so equal histograms tie.
         histograms = np.concatenate([seen[None], replicates])
         values = np.asarray(function(histograms, centers[here]))
         if values.shape != histograms.shape[:-1]:
@@ -125,11 +132,11 @@ def predictive_check(
 
 
 def posterior_p_value(replicated: ArrayLike, observed: ArrayLike) -> NDArray[np.float64]:
-    """Share of replicates (draw, ...) above what was observed (...), ties counted half.
+    """Share of replicates (draw, ...) above the observed value (...); ties count half.
 
-    Replicates that are NaN are left out; NaN where the observed value is, or no replicate has one. Values tie that
-    differ by no more than rounding in single precision, relative to the larger of the two; infinite ones tie with their
-    like.
+    Replicates that are NaN do not count. The result is NaN where the observed value or all replicates are NaN. Values
+    that differ only by rounding in single precision, relative to the larger of the two, count as ties, and so do equal
+    infinite values.
     """
     draws, value = np.asarray(replicated), np.asarray(observed)
     total = np.where(np.isnan(value), 0, (~np.isnan(draws)).sum(axis=0))
@@ -144,7 +151,7 @@ def _positions(known: Sequence[str], genes: str | Sequence[str] | None) -> NDArr
         return np.arange(len(known))
     names = [genes] if isinstance(genes, str) else list(genes)
     if not names:
-        raise ValueError("no gene to check")
+        raise ValueError("genes is empty. Name at least one gene, or leave it out to check all")
     position = {gene: i for i, gene in enumerate(known)}
     for name in names:
         check_known(name, position, "genes")
@@ -159,7 +166,7 @@ def _dataset(
     long_name: str,
     units: str,
 ) -> xr.Dataset:
-    """Name what was found, (1 + draw, perturbation, context, gene) with what was observed first."""
+    """Make the dataset from values (1 + draw, perturbation, context, gene), the observed values first."""
     import xarray as xr
 
     dims = ("perturbation", "context", "gene")

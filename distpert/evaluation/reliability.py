@@ -1,4 +1,4 @@
-"""How far a prediction knows what it does not know: coverage, sharpness and calibration on held-out perturbations."""
+"""Calibration and sharpness of predictions on held-out perturbations."""
 
 from __future__ import annotations
 
@@ -48,85 +48,95 @@ def calibration(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> xr.Dataset:
-    r"""Ask how often the intervals of a prediction hold, how wide they are, and where.
+    r"""Measure coverage, width and calibration of a prediction's intervals on held-out perturbations.
 
-    Intervals are of the moments that as many cells as were observed would show (`Prediction.moments` with ``n_cells``).
-    Averages are over the genes of a group, a perturbation in a context, and over groups. Bands of 95 %, point by point
-    unless they are called simultaneous, come from resampling perturbations (`distpert.evaluation.resampling`), as genes
-    of one perturbation are dependent.
+    Intervals are for the moments of as many cells as were observed (`Prediction.moments` with ``n_cells``). Averages
+    are over the genes of a group (a perturbation in a context), and over groups. Bands are 95 % bands from resampling
+    perturbations, because the genes of one perturbation are dependent. They are pointwise unless called simultaneous.
 
     Parameters
     ----------
-    prediction
-        Of a `Fit`, of a baseline that predicts histograms, or conformal (`conformalize`).
-    adata
-        Held-out cells, or histograms of them, as `score` takes them.
-    levels
-        Probability of the central intervals, or probabilities, increasing.
-    n_strata
-        Number of strata, equal in size but for ties.
-    embeddings
-        Where to measure distances from the training; by default those of the fit, for a baseline none. Conformal
-        intervals have those of what they are around.
-    n_pit_bins
-        Bins of the histograms of probability integral transforms.
-    n_resamples, seed
-        Of the bands.
+    prediction : HistogramPrediction or ConformalPrediction
+        Prediction of a `Fit`, of a baseline with histograms, or of `conformalize`.
+    adata : AnnData or Histograms
+        Held-out cells, or their histograms, as in `score`.
+    levels : float or sequence of float
+        Probabilities of the central intervals, increasing.
+    n_strata : int
+        Number of strata, of equal size apart from ties.
+    embeddings : DataFrame, dict, str, Embeddings, or list of these, optional
+        Embeddings for distances from the training; by default those of the fit. Baselines have none of their own, and
+        conformal intervals have those of the prediction inside.
+    n_pit_bins : int
+        Number of bins of the histograms of probability integral transforms.
+    n_resamples : int
+        Number of resamples for the bands.
+    seed : int
+        Seed of the resamples.
 
     Returns
     -------
     Dataset
-        Attributes ``long_name`` and ``units`` on each variable. Pooled:
+        Each variable has attributes ``long_name`` and ``units``. Averages over groups:
 
-        - ``coverage``, ``width``, ``interval_score`` (moment, level), ``pit`` (moment, pit_bin), ``pit_cells``
-          (pit_bin). With ``_lower`` and ``_upper``: the band; for transforms, densities that a calibrated prediction
-          has 1 of, the band is that of the resampling shifted to be around 1: where 95 % of the heights should lie.
-        - ``pit_simultaneous_lower``, ``pit_simultaneous_upper`` (moment, pit_bin), ``pit_p_value`` (moment), and of
-          single cells ``pit_cells_simultaneous_lower``, ``pit_cells_simultaneous_upper`` (pit_bin),
-          ``pit_cells_p_value``: the band in which all bars of a calibrated prediction lie at once, in 95 % of screens,
-          and the p-value of a flat density (`distpert.evaluation.resampling.flatness`).
+        - ``coverage``, ``width``, ``interval_score`` (moment, level), with bands ``_lower`` and ``_upper``.
+        - ``pit`` (moment, pit_bin) and ``pit_cells`` (pit_bin): densities of the probability integral transforms of
+          moments and of single cells, 1 everywhere if calibrated. ``_lower`` and ``_upper`` are the band around 1 that
+          covers each bar of a calibrated prediction with probability 95 %.
+        - ``pit_simultaneous_lower``, ``pit_simultaneous_upper`` (moment, pit_bin), ``pit_p_value`` (moment); the same
+          for single cells with ``pit_cells``. The simultaneous band covers all bars of a calibrated prediction at once
+          with probability 95 %. The p-value is for the hypothesis of a flat density.
         - ``coverage_by_stratum`` with its band (stratifier, stratum, moment, level), ``mean_by_stratum`` and
-          ``n_perturbations_by_stratum`` (stratifier, stratum). Stratifiers are ``effect_size``: Cramér distance
-          between held-out cells and controls, without what the sampling of either adds; ``n_cells``; ``expression``:
-          of genes, their mean in the context's controls; ``distance``: Euclidean, of the embedding from that of the
-          nearest training perturbation; ``spread``.
-        - ``selective_risk`` with its band (share): ``cramer`` of the share of perturbations with the least ``spread``,
-          relative to that of all. Only for a posterior. NaN, with a warning, where that of all is not above 0.
+          ``n_perturbations_by_stratum`` (stratifier, stratum). The stratifiers are ``effect_size``, the Cramér distance
+          between held-out cells and controls, corrected for the sampling of both; ``n_cells``; ``expression``, the mean
+          of each gene in the context's controls; ``distance``, the Euclidean distance from the embedding of the nearest
+          training perturbation; and ``spread``.
+        - ``selective_risk`` with its band (share): ``cramer`` of this share of the perturbations, those with the least
+          ``spread``, divided by ``cramer`` of all. Only for a posterior. NaN, with a warning, if the latter is not
+          above 0.
 
-        By perturbation, (…, perturbation, [context]), from which `combine_calibrations` pools anew: the first five with
-        ``_by_perturbation``, ``coverage_by_expression`` (moment, level, stratum, …), ``expression`` (stratum, …), and
-        ``n_cells``, ``effect_size``, ``distance`` (perturbation), ``spread``, ``cramer``. ``spread`` is the mean
-        over genes of the width of the 50 % posterior interval of the distribution's mean, without the sampling of
-        cells, in units of expression as the Cramér distance is. Groups without cells are NaN, and of a group of one
-        cell all but the mean, which is left out of averages.
+        Values by perturbation, (…, perturbation, [context]), which `combine_calibrations` pools: the first five
+        variables with ``_by_perturbation``, ``coverage_by_expression`` (moment, level, stratum, …), ``expression``
+        (stratum, …), ``n_cells``, ``effect_size``, ``distance`` (perturbation), ``spread``, ``cramer``. ``spread`` is
+        the width of the 50 % posterior interval of the distribution's mean, averaged over genes, without the sampling
+        of cells; like the Cramér distance, it is in units of expression. Groups without cells are NaN. For a group of
+        one cell, all moments except the mean are NaN and do not enter averages.
 
-        Conformal intervals have no ``cramer`` and nothing that begins with ``pit``, and only the mean where the method
-        predicts nothing else. A stratifier that is not known has NaN.
+        Conformal intervals have no ``cramer`` and no ``pit``, and only the mean if the method predicts means only. An
+        unknown stratifier is NaN.
 
     Raises
     ------
     TypeError
-        If `prediction` is none, or `adata` neither cells nor histograms.
+        If ``prediction`` is not such a prediction, or ``adata`` is neither cells nor histograms.
     ValueError
-        If an option makes no sense, a perturbation has no cells, the prediction is of means alone, or histograms have
-        other genes, bins or contexts than the training.
+        If an option is out of its range, a perturbation has no cells, the method predicts means only, or histograms
+        have other genes, bins or contexts than the training.
     KeyError
         If genes or columns of the training are not in ``adata``, or a perturbation has no embedding.
 
     Warns
     -----
     UserWarning
-        If the mean Cramér distance is not above 0, so that there is no ``selective_risk``; names perturbations whose
-        cells are those of the training.
+        If the mean Cramér distance is not above 0, which leaves no ``selective_risk``, or if cells are training cells.
+
+    See Also
+    --------
+    distpert.combine_calibrations, distpert.width_at_coverage, distpert.conformalize
+    distpert.score, distpert.plots.plot_coverage, distpert.plots.plot_pit
 
     Notes
     -----
-    Coverage is averaged over the randomization of the transform (`distpert.evaluation.intervals.covered`): it equals
-    the level for a calibrated prediction, however few draws there are and however many ties. Widths and scores are of
-    quantiles of the draws, which reach a level only with (1 + level) / (1 − level) draws. For conformal intervals, a
-    value at an end counts as covered. The effect size is of the cells that are predicted: coverage is lower where the
-    effect came out large, and higher where it came out small, for a calibrated prediction too. Bands take the fit as
-    given.
+    Coverage is averaged over the randomization of the transform. For a calibrated prediction it equals the level, for
+    any number of draws and ties. Widths and scores use quantiles of the draws, which reach a level only with
+    (1 + level) / (1 − level) draws. Conformal intervals include their ends. The effect size is measured on the same
+    cells: even for a calibrated prediction, coverage is lower where the measured effect is large, and higher where it
+    is small. Bands take the fit as given.
+
+    Examples
+    --------
+    >>> table = distpert.calibration(fit.predict(["SALL4", "NANOG"]), held_out)  # doctest: +SKIP
+    >>> table["coverage"].sel(moment="mean").to_series()  # doctest: +SKIP
     """
     seed = check_seed(seed)
     levels = _check_options(prediction, levels, n_strata, n_pit_bins, n_resamples)
@@ -156,7 +166,7 @@ def calibration(
         if name.startswith("pit"):
             value = value * n_pit_bins  # shares to densities
         groups[name + BY_PERTURBATION if name in POOLED else name] = ((*_DIMS.get(name, ()), *group), value)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a stratum that ties leave empty
+    with np.errstate(invalid="ignore", divide="ignore"):  # ties can leave a stratum empty
         by_stratum = [np.where(stratum == s, means, 0).sum(1) / (stratum == s).sum(1) for s in range(n_strata)]
     expression = xr.DataArray(np.stack(by_stratum), dims=("stratum", "context"))
     groups["expression"] = expression.where(groups["n_cells"] > 0).transpose("stratum", *group)
@@ -169,34 +179,45 @@ def calibration(
 
 
 def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
-    """Pool what `calibration` found on several folds.
+    """Pool the calibrations of several folds.
 
     Parameters
     ----------
-    calibrations
-        As `calibration` returns them, with the same options, of predictions of the same kind. A perturbation that is
-        held out in several of them is one for the resampling, and its groups count each time.
-    n_resamples, seed
-        Of the bands.
+    *calibrations : Dataset
+        Tables of `calibration` with the same options, for predictions of the same kind. If several folds hold out a
+        perturbation, it is one perturbation in the resampling, and its groups count each time.
+    n_resamples : int
+        Number of resamples for the bands.
+    seed : int
+        Seed of the resamples.
 
     Returns
     -------
     Dataset
-        As from `calibration`, computed anew from the values by perturbation, which are laid one after the other. Groups
-        are divided into strata anew; strata of genes by expression stay those of each fold.
+        A table as from `calibration`, computed from the concatenated values by perturbation. Groups are divided into
+        strata again; strata of genes by expression remain those of each fold.
 
     Raises
     ------
     TypeError
-        If one is no such table, but for instance a list of them.
+        If an argument is not such a table, but for instance a list of tables.
     ValueError
         If there is nothing to pool, or options or kinds of prediction differ.
+
+    See Also
+    --------
+    distpert.calibration, distpert.split_perturbations
+
+    Examples
+    --------
+    >>> tables = [distpert.calibration(prediction, adata) for prediction in predictions]  # doctest: +SKIP
+    >>> distpert.combine_calibrations(*tables)["coverage"]  # doctest: +SKIP
     """
     import xarray as xr
 
     check_count("n_resamples", n_resamples)
     if not calibrations:
-        raise ValueError("give at least one calibration to combine")
+        raise ValueError("nothing to combine. Pass at least one calibration")
     for table in calibrations:
         check_type("calibrations", table, xr.Dataset, made_by="distpert.calibration, each an argument of its own")
     first, *others = (
@@ -215,11 +236,30 @@ def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, see
 
 
 def without_latent_uncertainty(prediction: Prediction) -> Prediction:
-    """Take away what a posterior does not know about the response: the Dirichlet alone.
+    """Remove the posterior uncertainty of the response, which leaves only the Dirichlet variation of histograms.
 
-    Each draw has the mean of the drawn responses and on-target tilts; what varies is the histogram about its
-    expectation and the sampling of cells. Such a prediction is over-confident; it shows what latent uncertainty is
-    there for.
+    Every draw has the mean of the drawn responses and on-target tilts. Histograms still vary around their expectation,
+    and cells are still sampled. Such a prediction is over-confident. Its calibration, compared with that of the full
+    prediction, shows the contribution of the latent uncertainty.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Made by `Fit.predict`.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    TypeError
+        If ``prediction`` was not made by `Fit.predict`.
+
+    Examples
+    --------
+    >>> alone = distpert.without_latent_uncertainty(prediction)  # doctest: +SKIP
+    >>> distpert.calibration(alone, held_out)["coverage"]  # doctest: +SKIP
     """
     check_type("prediction", prediction, Prediction, made_by="fit.predict(labels)")
     response, on_target = (
@@ -233,7 +273,7 @@ def _check_options(
 ) -> tuple[float, ...]:
     made_by = "fit.predict(labels) or distpert.conformalize"
     if isinstance(prediction, MomentPrediction) and len(prediction.moment_names) == 1:
-        raise ValueError("this method predicts means alone, without intervals: distpert.conformalize gives it some")
+        raise ValueError("this method predicts means alone, without intervals. Make some with distpert.conformalize")
     check_type("prediction", prediction, *get_args(Forecast), made_by=made_by)
     given = np.atleast_1d(np.asarray(levels, np.float64))
     if given.ndim != 1 or not given.size or not ((given > 0) & (given < 1)).all() or (np.diff(given) <= 0).any():
@@ -249,7 +289,7 @@ def _check_options(
 def _distances(
     prediction: Forecast, source: EmbeddingSources | None, adata: AnnData | Histograms
 ) -> NDArray[np.float64] | None:
-    """Euclidean distance (perturbation,) from the nearest embedding in training, None without embeddings."""
+    """Euclidean distance (perturbation,) from the nearest embedding in training; None without embeddings."""
     from distpert.embeddings.vectors import as_embeddings
     from distpert.histograms.histograms import Histograms
 
@@ -261,5 +301,5 @@ def _distances(
         return None
     trained = [label for label in prediction.training.perturbations if embeddings.has(label)]
     if not trained:
-        raise ValueError("no training perturbation has an embedding, so no distance can be measured")
+        raise ValueError("no training perturbation has an embedding, so there are no distances from the training")
     return distances(embeddings.of(prediction.perturbations), embeddings.of(trained)).min(axis=1)

@@ -1,8 +1,8 @@
-"""Averages over groups, with bands from resampling perturbations; flatness; strata; risk of the surest predictions.
+"""Averages over groups with bands from resampling perturbations, a test of flatness, strata, and selective risk.
 
-A group is a perturbation in a context. Genes and contexts of one perturbation are dependent in ways that nobody knows,
-so a resample takes or leaves a perturbation as a whole, with all its groups (the cluster bootstrap; Davison & Hinkley
-1997, section 3.8).
+A group is a perturbation in a context. Genes and contexts of one perturbation are dependent in unknown ways. A resample
+therefore takes a perturbation as a whole, with all its groups (the cluster bootstrap; Davison & Hinkley 1997, section
+3.8).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-INTERVAL = (0.025, 0.975)  # a band's ends, point by point
-SIMULTANEOUS = 0.95  # share of resamples that lie in a simultaneous band with all their bars
-PRIOR_SIZE = 4  # perturbations that the mean over bars counts for in the variance of each
-ROUNDING = 1e-6  # densities that differ by less, and standard deviations below, are rounding
+INTERVAL = (0.025, 0.975)  # quantiles at the ends of a pointwise band
+SIMULTANEOUS = 0.95  # share of resamples with all bars inside a simultaneous band
+PRIOR_SIZE = 4  # weight, in perturbations, of the mean variance over bars in the variance of each bar
+ROUNDING = 1e-6  # smaller differences of densities, and smaller standard deviations, are rounding errors
 
 
 class Band(NamedTuple):
-    """An average and the ends of its band; NaN where nothing, or for the band a single perturbation, is there."""
+    """An average and the ends of its band. All are NaN without a perturbation, the ends also with a single one."""
 
     value: NDArray[np.float64]
     lower: NDArray[np.float64]
@@ -28,7 +28,7 @@ class Band(NamedTuple):
 
 
 class Flatness(NamedTuple):
-    """Ends of the simultaneous band (bar,) around a density of 1, and the p-value of one; NaN without resamples."""
+    """Ends of the simultaneous band (bar,) around a density of 1, and the p-value; NaN for a single perturbation."""
 
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
@@ -42,23 +42,23 @@ def mean_over_groups(
     n_resamples: int,
     seed: int,
 ) -> Band:
-    r"""Mean over the groups that are present, with the band of that mean.
+    r"""Mean over the groups that are present, with its band.
 
     .. math:: \bar x = \frac{\sum_p \sum_{r \in R_p} x_r}{\sum_p |R_p|}, \qquad
               \bar x^* = \frac{\sum_p w_p \sum_{r \in R_p} x_r}{\sum_p w_p |R_p|},\;
               w \sim \mathrm{Multinomial}(P, 1/P)
 
-    with the groups :math:`R_p` of perturbation p; the band is from the 2.5 % to the 97.5 % quantile of
-    :math:`\bar x^*`. A mean that holds an infinite value, as a width can be, is infinite.
+    with the groups :math:`R_p` of perturbation p. The band goes from the 2.5 % to the 97.5 % quantile of
+    :math:`\bar x^*`. A mean of values that include an infinite one, for instance a width, is infinite.
 
     Parameters
     ----------
     values
-        One for each group, with any leading dimensions.
+        A value for each group, with any leading dimensions.
     present, unit
         Whether a group counts, and the number of its perturbation.
     n_resamples, seed
-        How often perturbations are resampled, and the seed of it.
+        Number of resamples, and their seed.
     """
     sums, sizes = _by_perturbation(values, present, unit)
     if not len(sizes):
@@ -76,7 +76,7 @@ def flatness(
     n_resamples: int,
     seed: int,
 ) -> Flatness:
-    r"""Ask whether a mean density is flat, of all its bars at once: the bootstrap of the largest deviation.
+    r"""Test whether a mean density is flat, with all bars at once, by the bootstrap of the largest deviation.
 
     .. math:: M^* = \max_b \frac{|\bar x_b^* - \bar x_b|}{s_b^*}, \qquad
               M = \max_b \frac{|\bar x_b - 1|}{s_b}, \qquad
@@ -84,20 +84,21 @@ def flatness(
               s_b^{*2} = \frac{P v_b^* + 4 \bar v}{P + 4}, \qquad
               v_b^* = \frac{\sum_p w_p (\sum_{r \in R_p} x_{br} - |R_p| \bar x_b^*)^2}{(\sum_p w_p |R_p|)^2}
 
-    with :math:`\bar x^*` as in `mean_over_groups` and the variance :math:`v^*` of the resample itself (bootstrap-t); v
-    and s are those of all P perturbations, with weights of 1, and :math:`\bar v` is the mean of v over bars. The band
-    is :math:`1 \pm q s_b`, not below 0, with q the 95 % quantile of :math:`M^*`.
+    with :math:`\bar x^*` as in `mean_over_groups` and the variance :math:`v^*` of the resample itself (bootstrap-t). v
+    and s are the same for all P perturbations with weights of 1, and :math:`\bar v` is the mean of v over bars. The
+    band is :math:`1 \pm q s_b`, cut at 0, with q the 95 % quantile of :math:`M^*`.
 
-    Few perturbations, or few genes, hardly tell how a single bar varies: a resample that leaves out the only ones that
-    fill it, or has one perturbation many times, not at all. Hence the variance is in part that of the other bars, as
-    that of a gene is that of others in a moderated t (Smyth 2004, doi:10.2202/1544-6115.1027).
+    With few perturbations or few genes, the variance of a single bar is poorly known. In a resample without the few
+    perturbations that fill the bar, or with one perturbation many times, it is not known at all. Bars therefore borrow
+    strength from each other: the variance of each is shrunk towards the mean, as for genes in a moderated t (Smyth
+    2004, doi:10.2202/1544-6115.1027).
 
     Parameters
     ----------
     density
-        One histogram for each group, 1 in each bar if flat.
+        A histogram for each group, 1 in each bar if flat.
     present, unit, n_resamples, seed
-        As `mean_over_groups` takes them.
+        As in `mean_over_groups`.
     """
     sums, sizes = _by_perturbation(density, present, unit)
     if len(sizes) < 2:
@@ -128,9 +129,9 @@ def selective_risk(
     r"""Mean risk of the least uncertain share of perturbations, relative to the mean of all.
 
     The risk–coverage curve of selective prediction (El-Yaniv & Wiener 2010), linear between whole numbers of
-    perturbations. Below one where a prediction knows which of its answers are good, one on average where it does not.
-    A risk that is free of bias can be negative: NaN where the mean of all is not above zero, and no band where that of
-    a resample is not, since no ratio to it means anything.
+    perturbations. It is below one if the uncertainty predicts the risk, and one on average if perturbations are in
+    random order. An unbiased risk can be negative, and a ratio to a mean that is not above zero has no meaning: the
+    curve is NaN for such a mean of all perturbations, and the band is NaN if a resample has such a mean.
     """
     if not len(risk):
         return Band(*np.full((3, len(shares)), np.nan))
@@ -150,7 +151,7 @@ def selective_risk(
 
 
 def quantile_strata(values: NDArray[np.floating], n_strata: int) -> NDArray[np.int64]:
-    """Stratum of each value, from 0 for the smallest, -1 for NaN: as many in each as ties, kept together, allow."""
+    """Stratum of each value, from 0 for the smallest; -1 for NaN. Equal in size, but ties stay together."""
     known = ~np.isnan(values)
     strata = np.full(values.shape, -1)
     if known.any():
@@ -162,7 +163,7 @@ def quantile_strata(values: NDArray[np.floating], n_strata: int) -> NDArray[np.i
 def _by_perturbation(
     values: NDArray[np.floating], present: NDArray[np.bool_], unit: NDArray[np.integer]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give sums (…, perturbation) over the groups that are present, and how many these are (perturbation,)."""
+    """Sum over the groups that are present, (…, perturbation), and count these groups, (perturbation,)."""
     order = np.argsort(unit[present], kind="stable")
     _, first, sizes = np.unique(unit[present][order], return_index=True, return_counts=True)
     if not len(sizes):
@@ -176,25 +177,25 @@ def _resampled_means(
     """Mean over the groups of each resample (…, resample)."""
     weights, infinite = _weights(len(sizes), n_resamples, seed).T, np.isinf(sums)
     means = np.where(infinite, 0, sums) @ weights / (sizes @ weights)
-    return np.where(infinite @ weights > 0, np.inf, means)  # 0 times infinity is none of them
+    return np.where(infinite @ weights > 0, np.inf, means)  # infinite values with weight 0 do not count
 
 
 def _interval(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the ends of the band (end, …) of the means of resamples (…, resample)."""
+    """Return the ends of the band (end, …) from the means of resamples (…, resample)."""
     with np.errstate(invalid="ignore"):
         ends = np.quantile(means, INTERVAL, axis=-1)
-    low, high = INTERVAL  # between a number and infinity there is no interpolation
+    low, high = INTERVAL  # no interpolation between a number and infinity
     outward = np.quantile(means, low, axis=-1, method="lower"), np.quantile(means, high, axis=-1, method="higher")
     return np.where(np.isfinite(ends), ends, outward)
 
 
 def _standardized(deviation: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many standard deviations: 0 where the deviation is rounding, far above any other where the spread is."""
+    """Deviations in standard deviations: 0 for a rounding error, and very large if only the spread is one."""
     size = np.abs(deviation)
     return np.where(size > ROUNDING, size / np.maximum(spread, ROUNDING), 0)
 
 
 def _weights(n_units: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each perturbation is in each resample (resample, unit)."""
+    """Count how often each perturbation is in each resample (resample, unit)."""
     drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
     return drawn.astype(np.float64)

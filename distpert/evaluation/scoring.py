@@ -1,4 +1,4 @@
-"""How close a prediction comes to cells that it has not seen: the scores of `distpert.scores` for each perturbation."""
+"""Scores of a prediction on unseen cells, for each perturbation."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 class _About(NamedTuple):
     long_name: str
     units: str
-    better: str  # "lower", "higher", or "" for what describes the cells and not the prediction
+    better: str  # "lower", "higher", or "" for variables that describe the cells, not the prediction
 
 
 _ABOUT = {
     "n_cells": _About("held-out cells", "cells", ""),
     "out_of_range": _About("share of values beyond the bins of the training", "1", ""),
-    "undefined_genes": _About("genes whose cells are all in one bin: no skewness, no kurtosis", "genes", ""),
+    "undefined_genes": _About("genes with all cells in one bin: no skewness, no kurtosis", "genes", ""),
     "nll": _About("negative log-likelihood", "nats a cell", "lower"),
     "nll_density": _About("negative log density", "nats a cell", "lower"),
     "cramer": _About("Cramér distance, debiased", EXPRESSION, "lower"),
@@ -62,56 +62,57 @@ def score(
 ) -> xr.Dataset:
     r"""Score a prediction on cells of the predicted perturbations.
 
-    Each score takes that answer of the prediction which is best for it: `Prediction.histogram` with ``"log"`` for the
-    log score, Cramér distance, CRPS and mean shift, with ``"wasserstein"`` for the Wasserstein distance, and for the
-    error of a moment the predictive median of that moment in as many cells as were observed. The formulas are in
-    `distpert.scores`; scores of genes are averaged over genes.
+    Each score uses the answer of the prediction that is best for it. The log score, Cramér distance, CRPS and mean
+    shift use `Prediction.histogram` with ``"log"``, the Wasserstein distance uses it with ``"wasserstein"``. The error
+    of a moment uses the predictive median of that moment in as many cells as were observed. Scores of genes are
+    averaged over genes. The formulas are in `distpert.scores`.
 
     Parameters
     ----------
-    prediction
-        Of a `Fit` or of a baseline.
-    adata
-        Held-out cells, read by the column names that the training was read by, or histograms of them in the same bins.
-        Cells of other labels and contexts, controls too, are left out.
-    by_gene
-        Whether to give a value for each gene instead of averages.
-    ceilings
+    prediction : MomentPrediction
+        Prediction of a `Fit` or of a baseline.
+    adata : AnnData or Histograms
+        Held-out cells, with the same column names as the training, or their histograms in the same bins. Cells of other
+        labels and contexts, and control cells, are ignored.
+    by_gene : bool
+        Whether to return a value for each gene instead of averages.
+    ceilings : bool
         Whether to score halves of the held-out cells against each other as well: see Notes. Not with ``by_gene``.
-    seed
-        Of the halves.
+    seed : int
+        Seed of the halves.
 
     Returns
     -------
     Dataset
-        Dimensions (perturbation, [context]), with attributes ``long_name``, ``units`` and ``better`` (``"lower"``,
-        ``"higher"`` or empty) on each variable:
+        Dimensions (perturbation, [context]). Each variable has attributes ``long_name``, ``units`` and ``better``
+        (``"lower"``, ``"higher"`` or empty):
 
-        - ``n_cells``; ``out_of_range``, share of values beyond the bins, which are counted in the end bins;
-          ``undefined_genes``, number of genes whose cells are all in one bin. These have no skewness and no kurtosis,
-          and are left out of the errors of these two.
+        - ``n_cells``: number of observed cells. ``out_of_range``: share of values beyond the bins, which are counted in
+          the first or last bin. ``undefined_genes``: number of genes with all cells in one bin; these have no skewness
+          and no kurtosis and do not enter the errors of these two.
         - ``nll``, ``nll_density`` (without genes of width 0), ``cramer``, ``crps``, ``wasserstein``,
           ``wasserstein_floor``: averages over genes.
         - ``rmae_mean``, ``rmae_variance``, ``rmae_skewness``, ``rmae_kurtosis``: relative absolute errors over genes.
-        - ``pearson_shift``, from the mean of the context's controls, and ``pearson_shift_centered``, from the mean over
-          training perturbations of their mean expression in the context, each perturbation counting once.
+        - ``pearson_shift``: correlation of shifts from the mean of the context's control cells.
+          ``pearson_shift_centered``: correlation of shifts from the mean over training perturbations of their mean
+          expression in the context, each perturbation counted once.
         - ``on_target_cramer``: average over the perturbed genes; NaN where none is measured.
-        - ``ceiling_`` and the name of a score, for those of these scores that have one.
+        - ``ceiling_`` and the name of a score: its ceiling, where the score has one.
 
         With ``by_gene``, dimensions (perturbation, [context,] gene): ``n_cells`` (without the gene), ``out_of_range``,
         the scores from ``nll`` to ``wasserstein_floor``, and the absolute errors ``error_mean`` to ``error_kurtosis``.
 
-        A method that predicts means alone has ``n_cells`` and the scores of the mean.
+        A method that predicts means only has ``n_cells`` and the scores of the mean.
 
-        NaN: all scores of a group (a perturbation in a context) without cells; Cramér distances of a single cell;
-        ceilings of fewer than four cells; ``pearson_shift_centered`` in a context without training perturbations;
-        ``nll_density`` of a gene of width 0; ``error_skewness`` and ``error_kurtosis`` where they are not defined, and
-        any average that has no gene left.
+        These are NaN: all scores of a group (a perturbation in a context) without cells; Cramér distances of a single
+        cell; ceilings of fewer than four cells; ``pearson_shift_centered`` in a context without training perturbations;
+        ``nll_density`` of a gene of width 0; ``error_skewness`` and ``error_kurtosis`` where they are not defined; and
+        any average without a gene.
 
     Raises
     ------
     TypeError
-        If `prediction` is none, or `adata` neither cells nor histograms.
+        If ``prediction`` is not a prediction with moments, or ``adata`` is neither cells nor histograms.
     ValueError
         If a predicted perturbation has no cells in any of the predicted contexts, or histograms have other genes, bins
         or contexts than the training.
@@ -121,15 +122,25 @@ def score(
     Warns
     -----
     UserWarning
-        Names perturbations whose cells are those of the training, so that scores say how well these are fitted.
+        If cells are training cells. The scores then measure the fit, not the prediction of unseen cells. The warning
+        names the perturbations.
+
+    See Also
+    --------
+    distpert.calibration, distpert.cross_validate, distpert.scores
 
     Notes
     -----
-    A ceiling is what one half of the held-out cells scores against the other half, averaged over both directions. It
-    tells how much of a score is noise. Both halves are noisy, so it is pessimistic: a good model beats it. Halves are
-    drawn for each gene (`distpert.scores.split_counts`). For ``ceiling_nll`` one cell spread as the histogram of all
-    training cells, itself smoothed by one cell spread evenly over bins, is added to the half that predicts, so that no
-    bin is impossible.
+    A ceiling is the score of one half of the held-out cells as a prediction of the other half, averaged over both
+    directions. It shows how much of a score is noise. Both halves are noisy, so it is pessimistic, and a good model
+    beats it. Halves are drawn for each gene (`distpert.scores.split_counts`). For ``ceiling_nll``, one cell is added to
+    the predicting half to keep every bin possible. It is spread as the histogram of all training cells, which is itself
+    smoothed by one cell spread evenly over bins.
+
+    Examples
+    --------
+    >>> prediction = fit.predict(["SALL4", "NANOG"])  # doctest: +SKIP
+    >>> distpert.score(prediction, held_out)["cramer"].to_series()  # doctest: +SKIP
     """
     check_type("prediction", prediction, MomentPrediction, made_by="fit.predict(labels)")
     seed, training = check_seed(seed), prediction.training
@@ -139,7 +150,7 @@ def score(
     warn_of_training_cells(groups, observed)
     counts, outside = observed["counts"].to_numpy(), observed["out_of_range"].to_numpy()
     scales = _scales(groups, prediction.contexts)
-    # Groups without cells are asked for one: their answers are not looked at.
+    # Groups without cells count as one cell here; their answers are not used.
     answers_of = prediction.answers(np.maximum(n_cells, 1))
     targets = target_indices(prediction.perturbations, prediction.genes)
 
@@ -170,7 +181,7 @@ def score(
 
 
 def _scales(groups: TrainingGroups, contexts: tuple[str, ...]) -> list[Scale]:
-    """Give what the scores of each context are measured by, all of it from training cells."""
+    """Bins and reference means of each context, from the training cells."""
     training = groups.histograms
     centers = training.centers.to_numpy()
     means = np.einsum("rgb,gb->rg", groups.counts, centers) / groups.n_cells[:, None]

@@ -85,7 +85,7 @@ class Fit(Posterior):
         return "\n".join(["Fit", *(f"  {name:<15}{what}" for name, what in rows)])
 
     def _spike(self) -> str:
-        """Say so where the loss ended above its lowest value by more than a tenth of its fall."""
+        """Return a warning if the loss ended above its lowest value by more than a tenth of its fall, else ""."""
         lowest = self.loss.min()
         if self.loss[-1] - lowest <= 0.1 * (self.loss[0] - lowest):
             return ""
@@ -128,7 +128,11 @@ class Fit(Posterior):
         TypeError
             If a label is not a str.
         ValueError
-            If nothing is to be predicted, a label or context is named twice, or a label is that of the controls.
+            If there is no label, a label or context is named twice, or a label is that of the controls.
+
+        See Also
+        --------
+        distpert.Prediction, distpert.Fit.prior_predictive
 
         Examples
         --------
@@ -157,17 +161,18 @@ class Fit(Posterior):
         seed: int = 0,
         progress_bar: bool = True,
     ) -> PriorPrediction:
-        """Draw from the prior: what the model expects before it has seen a perturbed cell.
+        """Draw from the prior predictive distribution, before the model has seen perturbed cells.
 
-        Every parameter is drawn from its prior, given the control histograms, the kernel and the number of factors.
-        This is for prior predictive checks.
+        All parameters are drawn from their priors, given the control histograms, the kernel and the number of factors.
+        Use it for prior predictive checks.
 
         Parameters
         ----------
         perturbations, context, num_draws, progress_bar
             As in `predict`.
         seed : int
-            The same seed gives the same draws for the same perturbations. Their responses are drawn together.
+            The same seed gives the same draws for the same perturbations. Draws of one perturbation depend on the
+            others, because their responses are drawn together.
 
         Returns
         -------
@@ -177,6 +182,10 @@ class Fit(Posterior):
         ------
         KeyError, TypeError, ValueError
             As in `predict`.
+
+        See Also
+        --------
+        distpert.predictive_check
 
         Examples
         --------
@@ -203,14 +212,14 @@ class Fit(Posterior):
         Parameters
         ----------
         path : str or path
-            Where to write; a file that is there is replaced once the new one is complete.
+            Where to write. An existing file is replaced once the new one is complete.
 
         Raises
         ------
         FileNotFoundError
             If there is no such folder.
         IsADirectoryError
-            If the path is that of a folder.
+            If the path is a folder.
 
         See Also
         --------
@@ -248,11 +257,11 @@ def load(path: str | os.PathLike[str]) -> Fit:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, holds something else, or was written by a newer version.
+        If the file is damaged, is not a fit, or was written by a newer version.
 
     See Also
     --------
-    Fit.save, distpert.load_histograms
+    distpert.Fit.save, distpert.load_histograms
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The way in: `fit` a screen."""
+"""The function `fit`, from a screen to a fitted model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from distpert.embeddings.vectors import EmbeddingSources
 
-FEW_CELLS = 10  # for each perturbation, at the median, up to which intervals are known to be far too narrow
+FEW_CELLS = 10  # median number of cells of a perturbation, up to which intervals are far too narrow
 _NO_EMBEDDING = "kept in training, but other perturbations are not predicted from them"
 
 
@@ -71,7 +71,7 @@ def fit(
     layer : str, optional
         Layer to read instead of ``X``.
     gene_symbols : str, optional
-        Column of ``adata.var`` with gene symbols, where ``var_names`` are something else.
+        Column of ``adata.var`` with gene symbols, if ``var_names`` are something else.
     n_bins : int
         Bins for each gene.
     n_factors : int, optional
@@ -105,17 +105,18 @@ def fit(
     -----
     UserWarning
         For values that do not look like log1p of normalized counts; for cells without a label; for perturbations with
-        fewer than 2 cells; where most perturbations have 10 cells or fewer; for perturbed genes without an embedding;
-        for labels that look like those of controls; and where no perturbed gene is measured.
+        fewer than 2 cells; if most perturbations have 10 cells or fewer; for perturbed genes without an embedding; for
+        labels that look like those of controls; for contexts with only control cells; and if no perturbed gene is
+        measured.
 
     See Also
     --------
-    Fit.predict, count_histograms, read_embeddings, cross_validate
+    distpert.Fit.predict, distpert.count_histograms, distpert.read_embeddings, distpert.cross_validate
 
     References
     ----------
-    .. [1] Ramakrishnan et al. (2025), arXiv:2507.02980, where the model starts from. The model itself is in the
-       documentation under "The method".
+    .. [1] Ramakrishnan et al. (2025), arXiv:2507.02980, on which the model builds. The page "The model" of the
+       documentation describes the whole model.
 
     Examples
     --------
@@ -182,14 +183,14 @@ def fit(
 def _embedded(
     embeddings: EmbeddingSources, adata: AnnData | None, labels: tuple[str, ...], genes: tuple[str, ...]
 ) -> Embeddings:
-    """Embeddings of the perturbed genes, checked before any long work."""
+    """Return the embeddings of the perturbed genes, checked before any long work."""
     found = as_embeddings(embeddings, adata, genes=[*labels, *genes])
     check_embedded(labels, found, others=_NO_EMBEDDING, stacklevel=4)
     return found
 
 
 def _warn_of_bare_contexts(groups: TrainingGroups) -> None:
-    """Name contexts in which nothing was perturbed."""
+    """Warn of contexts without perturbed cells."""
     if bare := [groups.contexts[c] for c in np.flatnonzero(groups.n_perturbed == 0)]:
         warnings.warn(
             f"only control cells in {listed(bare)}: the common shift there is the mean of the other contexts",
@@ -199,7 +200,7 @@ def _warn_of_bare_contexts(groups: TrainingGroups) -> None:
 
 
 def _warn_of_other_names(histograms: Histograms) -> None:
-    """Say so where none of the perturbed genes is measured, which is mostly a matter of names."""
+    """Warn if none of the perturbed genes is measured, mostly because they have other names."""
     perturbed = {gene for label in histograms.perturbations for gene in genes_of(label)}
     if not perturbed.intersection(histograms.genes):
         warnings.warn(
@@ -212,7 +213,7 @@ def _warn_of_other_names(histograms: Histograms) -> None:
 
 
 def _warn_of_few_cells(groups: TrainingGroups) -> None:
-    """Say what few cells do to intervals."""
+    """Warn of few cells, which make intervals too narrow."""
     n_cells = np.bincount(groups.perturbation, groups.n_cells[groups.perturbed])
     if (typical := np.median(n_cells)) <= FEW_CELLS:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""From training counts and embeddings to what is optimized, and back to named parameters."""
+"""Input of the optimization, from training counts and embeddings; and names of the parameters that it returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Prepared(NamedTuple):
-    """What is optimized.
+    """Input of the optimization.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
     start
         Initial values, by site of the model.
     kernel
-        Kernel on embeddings, chosen by marginal likelihood.
+        Kernel between perturbations, chosen by marginal likelihood.
     """
 
     design: Design
@@ -59,7 +59,7 @@ def prepare(groups: TrainingGroups, embeddings: Embeddings, n_factors: int | Non
     groups
         The training counts.
     embeddings
-        Of the perturbed genes.
+        Embeddings of the perturbed genes.
     n_factors
         Number of factors, at most one less than there are perturbations; None for the default.
     priors
@@ -103,7 +103,7 @@ def prepare(groups: TrainingGroups, embeddings: Embeddings, n_factors: int | Non
 
 
 def label_parameters(parameters: Mapping[str, NDArray], groups: TrainingGroups, design: Design) -> xr.Dataset:
-    """Name the parameters of the guide and their dimensions."""
+    """Return the parameters of the guide as a Dataset, with names and dimensions."""
     import xarray as xr
 
     common = parameters["common_value"] + parameters.get("context_shift_value", np.zeros((1, 1, 1), np.float32))

@@ -1,1 +1,1 @@
-"""From the cells of a screen to counted histograms, their moments and statistics."""
+"""Histograms of the cells of a screen: reading, counting, moments and statistics."""

@@ -1,8 +1,8 @@
-"""Bin edges and counts per group of cells, from a dense or sparse matrix: plain numpy.
+"""Bin edges and counts for each group of cells, from a dense or sparse matrix.
 
-Only values that a sparse matrix stores are visited; its implicit zeros are counted by subtraction. Any
-layout is read as blocks of rows in CSR form, so that one loop serves all of them, and a block is walked in
-chunks whose temporaries stay in the processor's cache.
+Only the stored values of a sparse matrix are visited; its implicit zeros are counted by subtraction. Every layout is
+read as blocks of rows in CSR form, and one loop counts them all. It handles a block in chunks with temporaries that fit
+in the processor's cache.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_VALUES = 2**25  # stored values a block: bounds memory, 4 bytes each for slots and up to 24 for copies
-CHUNK_VALUES = 2**17  # stored values a chunk: bounds temporaries to the cache
-# Width of a bin, as a share of the value, below which values are one constant with rounding noise of float64,
-# and edges could not be told apart. float32 values that differ at all are further apart.
+BLOCK_VALUES = 2**25  # stored values of a block; bounds memory, 4 bytes each for slots and up to 24 for copies
+CHUNK_VALUES = 2**17  # stored values of a chunk; keeps temporaries in the cache
+# If a bin is narrower than this share of the value, the values differ only by rounding of float64, and the gene counts
+# as constant. Edges would be too close to distinguish. float32 values that differ at all are further apart.
 CONSTANT = 2.0**-40
 
 
 class Block(NamedTuple):
-    """Some cells by some genes of a matrix in CSR form; `indices` count from the first gene of all."""
+    """Some cells × some genes of a matrix in CSR form; `indices` count from the first gene of the matrix."""
 
     cells: slice
     genes: slice
@@ -32,22 +32,22 @@ class Block(NamedTuple):
 
 
 def bin_edges(low: NDArray[np.floating], high: NDArray[np.floating], n_bins: int) -> NDArray[np.float64]:
-    """Compute edges of fixed-width bins whose first and last centers are the range of a gene.
+    """Compute edges of bins of equal width. The first and last center are the smallest and largest value of a gene.
 
-    With B bins the width is w = (high − low) / (B − 1), and bin b covers low + (b ± ½) w; so the bins span
+    With B bins the width is w = (high − low) / (B − 1), and bin b covers low + (b ± ½) w. The bins span
     [low − ε, high + ε] with ε = w / 2 [1]_.
 
     Parameters
     ----------
     low, high
-        Smallest and largest value, shape (gene,).
+        Smallest and largest value (gene,).
     n_bins
         Number of bins B, at least 2.
 
     Returns
     -------
     ndarray
-        Edges, shape (gene, bin + 1). All edges of a constant gene are its value.
+        Edges (gene, bin + 1). All edges of a constant gene are its value.
 
     References
     ----------
@@ -65,14 +65,14 @@ def gene_ranges(matrix: Any, kept: NDArray[np.bool_]) -> tuple[NDArray[np.floati
     Parameters
     ----------
     matrix
-        Non-negative values, cells by genes: ndarray, CSR or CSC without duplicate entries.
+        Non-negative values, cells × genes: ndarray, CSR or CSC without duplicate entries.
     kept
-        Which cells to look at, shape (cell,).
+        Which cells count (cell,).
 
     Returns
     -------
     low, high : ndarray
-        Shape (gene,).
+        (gene,).
     """
     n_genes, dtype = matrix.shape[1], _float_type(matrix)
     low, high = np.full(n_genes, np.inf, dtype), np.zeros(n_genes, dtype)
@@ -93,7 +93,7 @@ def gene_ranges(matrix: Any, kept: NDArray[np.bool_]) -> tuple[NDArray[np.floati
                 entries = np.repeat(keep, np.diff(block.indptr[cells.start : cells.stop + 1]))
                 genes, x = genes[entries], x[entries]
             _update(np.maximum, high, genes, x, x > high.take(genes))
-            # Values are non-negative: a gene that one cell lacks has minimum 0, and most genes do.
+            # Values are not negative: the minimum is 0 if one cell stores no value, as for most genes.
             if stored_always.any():
                 everywhere = np.bincount(genes, minlength=n_genes) == keep.sum()
                 stored_always[block.genes] &= everywhere[block.genes]
@@ -116,36 +116,36 @@ def count_bins(
     Parameters
     ----------
     matrix
-        Finite values, cells by genes: ndarray, CSR or CSC without duplicate entries.
+        Finite values, cells × genes: ndarray, CSR or CSC without duplicate entries.
     group
-        Group of each cell, 0 to the number of groups less one; -1 leaves a cell out. Shape (cell,).
+        Group of each cell (cell,), from 0; −1 leaves a cell out.
     edges
-        Equally spaced edges as from `bin_edges`, shape (gene, bin + 1).
+        Equally spaced edges (gene, bin + 1), from `bin_edges`.
     columns
-        Column of the matrix for each gene of `edges`; all in order by default.
+        Column of the matrix for each gene of `edges`; by default all columns in order.
     count_outside
-        Whether to look for values beyond the outer edges. They fall into the end bins either way.
+        Whether to count values beyond the outer edges. They are in the end bins in either case.
     progress
-        Called with a number of values whenever that many have been binned.
+        Function of a number of values, called when that many more have been binned.
 
     Returns
     -------
     counts : ndarray
-        Shape (group, gene, bin).
+        (group, gene, bin) numbers of cells.
     outside : ndarray
-        How many of them lie beyond the outer edges, shape (group, gene).
+        (group, gene) numbers of cells beyond the outer edges.
     """
     n_genes, n_bins = edges.shape[0], edges.shape[1] - 1
     n_cells = np.bincount(group[group >= 0]).astype(np.int32)
     counts = np.zeros((len(n_cells), n_genes, n_bins), np.int32)
     outside = np.zeros((len(n_cells), n_genes), np.int32)
     binning = _Binning(edges, _float_type(matrix))
-    one = np.int32(1)  # of the counts' own type, for numpy's fast add.at
+    one = np.int32(1)  # the type of the counts, for the fast path of add.at
 
     for block in _blocks(matrix, columns):
         indptr, indices, data = block.indptr, block.indices, block.data
         block_group = group[block.cells]
-        slot = np.empty(len(data), np.int32)  # position of (gene, bin) in the counts of a group
+        slot = np.empty(len(data), np.int32)  # index of (gene, bin) in the counts of a group
         for _, stored in _chunks(indptr):
             genes = indices[stored]
             if count_outside:
@@ -156,7 +156,7 @@ def count_bins(
             slot[stored] += binning.bin(data[stored], genes)
             if progress is not None:
                 progress(len(genes))
-        # One group at a time, so that the counts being added to stay in the cache.
+        # One group at a time keeps its counts in the cache.
         members = np.split(np.argsort(block_group, kind="stable"), np.cumsum(np.bincount(block_group + 1)))
         for r, cells in enumerate(members[1:-1]):
             rows = map(slice, indptr[cells].tolist(), indptr[cells + 1].tolist())
@@ -165,7 +165,7 @@ def count_bins(
                 np.add.at(counts[r].reshape(-1), np.concatenate(slots), one)
 
     genes, zero = np.arange(n_genes), np.zeros(n_genes, binning.dtype)
-    implicit = n_cells[:, None] - np.einsum("rgb->rg", counts)  # a sum over bins, five times as fast as .sum
+    implicit = n_cells[:, None] - np.einsum("rgb->rg", counts)  # five times as fast as .sum over bins
     zero_slot = genes * n_bins + binning.bin(zero, genes)
     for r, n in enumerate(implicit):
         counts[r].reshape(-1)[zero_slot] += n
@@ -175,7 +175,7 @@ def count_bins(
 
 
 class _Binning:
-    """The bin of a value of a gene: floor((x − low) / (high − low) · (B − 1) + ½), in the data's type."""
+    """Finds the bin of a value: floor((x − low) / (high − low) · (B − 1) + ½), in the type of the data."""
 
     def __init__(self, edges: NDArray[np.float64], dtype: np.dtype[Any]) -> None:
         self.dtype, self.n_bins = dtype, edges.shape[1] - 1
@@ -183,7 +183,7 @@ class _Binning:
         width = (self.right - self.left) / self.n_bins
         low, span = (self.left + width / 2).astype(dtype), (width * (self.n_bins - 1)).astype(dtype)
         self.low = low if low.any() else None
-        self.span = np.where(span > 0, span, dtype.type(np.inf))  # a constant gene: everything in bin 0
+        self.span = np.where(span > 0, span, dtype.type(np.inf))  # all cells of a constant gene are in bin 0
 
     def bin(self, x: NDArray[Any], genes: NDArray[np.integer]) -> NDArray[np.int32]:
         with np.errstate(over="ignore"):
@@ -202,13 +202,13 @@ def _float_type(matrix: Any) -> np.dtype[Any]:
 
 
 def _update(ufunc: np.ufunc, best: NDArray[Any], genes: NDArray[np.integer], x: NDArray[Any], better: Any) -> None:
-    # Few values beat the best so far, and to find them is cheaper than ufunc.at with all of them.
+    # Few values change the result. Finding them first is cheaper than ufunc.at with all values.
     better = np.flatnonzero(better)
     ufunc.at(best, genes[better], x[better].astype(best.dtype))
 
 
 def _chunks(indptr: NDArray[Any]) -> Iterator[tuple[slice, slice]]:
-    """Cut the rows of a block into runs of about `CHUNK_VALUES` values: slices of rows and of values."""
+    """Yield slices of the rows of a block, of about `CHUNK_VALUES` values each, and slices of these values."""
     cuts = np.searchsorted(indptr, np.arange(0, indptr[-1], CHUNK_VALUES))
     rows = np.unique(np.concatenate([[0], cuts, [len(indptr) - 1]]))
     for start, stop in pairwise(rows.tolist()):
@@ -216,7 +216,7 @@ def _chunks(indptr: NDArray[Any]) -> Iterator[tuple[slice, slice]]:
 
 
 def _blocks(matrix: Any, columns: NDArray[np.intp] | None = None) -> Iterator[Block]:
-    """Read a matrix as CSR blocks of at most about `BLOCK_VALUES` stored values, views where it is CSR."""
+    """Yield CSR blocks of a matrix, of about `BLOCK_VALUES` stored values or fewer; blocks of CSR are views."""
     n_cells, n_genes = matrix.shape[0], matrix.shape[1] if columns is None else len(columns)
     layout = getattr(matrix, "format", "dense")
     n_blocks = -(-(matrix.size if layout == "dense" else matrix.nnz) // BLOCK_VALUES)

@@ -1,4 +1,4 @@
-"""Groups of cells: those that share a perturbation and a context."""
+"""Groups of cells. A group is the cells with the same perturbation and context."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from distpert.histograms.screen import Screen
 
 
 class Groups(NamedTuple):
-    """The groups that occur in a screen: controls first, then sorted by perturbation and context.
+    """The groups of a screen: controls first, then sorted by perturbation and context.
 
     Attributes
     ----------
     perturbation, context
-        Labels of each group, shape (group,).
+        Labels of the groups (group,).
     n_cells
-        Cells of each group, shape (group,).
+        Numbers of cells (group,).
     of_cell
-        Group of each cell, -1 for cells without a label, shape (cell,).
+        Group of each cell (cell,); −1 for cells without a label.
     """
 
     perturbation: NDArray[np.str_]
@@ -29,22 +29,13 @@ class Groups(NamedTuple):
     of_cell: NDArray[np.intp]
 
     def with_one_cell(self) -> list[str]:
-        """Name the perturbations that have a single cell over all contexts."""
+        """Return the perturbations with a single cell in all contexts together."""
         names, inverse = np.unique(self.perturbation, return_inverse=True)
         return names[np.bincount(inverse, weights=self.n_cells) < 2].tolist()
 
 
 def group_cells(screen: Screen) -> Groups:
     """Group the labeled cells of a screen.
-
-    Parameters
-    ----------
-    screen
-        As from `distpert.histograms.screen.read_screen`.
-
-    Returns
-    -------
-    Groups
 
     Raises
     ------
@@ -55,7 +46,9 @@ def group_cells(screen: Screen) -> Groups:
 
     labeled = screen.perturbation != ""
     if not labeled.any():
-        raise ValueError("no cell has a perturbation label")
+        raise ValueError(
+            "no cell has a perturbation label. Label the cells in the column perturbation_key= of adata.obs"
+        )
     p, perturbations = pd.factorize(screen.perturbation[labeled], sort=True)
     c, contexts = pd.factorize(screen.context[labeled], sort=True)
     names = np.array([screen.control, *perturbations])

@@ -1,4 +1,4 @@
-"""From the cells of a screen to histograms of each perturbation and gene."""
+"""Count the cells of a screen into histograms for each perturbation and gene."""
 
 from __future__ import annotations
 
@@ -37,22 +37,31 @@ def count_histograms(
 ) -> Histograms:
     """Count the cells of each perturbation (and context) in each bin of each gene.
 
-    Bins have fixed width and span [min − ε, max + ε], ε = (max − min) / (2 (B − 1)), over all cells that are
-    counted, so that the first and last centers are the minimum and maximum [1]_.
+    The B bins of a gene have equal width and span [min − ε, max + ε], with ε = (max − min) / (2 (B − 1)) and minimum
+    and maximum over all counted cells. The first and last bin centers are this minimum and maximum [1]_.
 
     Parameters
     ----------
-    adata
-        Cells × genes; log1p of counts per 10,000 in ``X`` or in `layer`. Never copied to a dense matrix.
-    perturbation_key, control, context_key, layer, gene_symbols
-        Where to find what, and the label of control cells: see `distpert.histograms.screen.read_screen`.
-    n_bins
-        Number of bins B, at least 2; not used with `bins`.
-    bins
-        Histograms whose bins and genes to use, for held-out cells. Values beyond those bins are counted in
-        the end bins and in ``out_of_range``. Held-out cells may come without control cells, and their control
-        label may be that of `bins`.
-    progress_bar
+    adata : AnnData
+        Cells × genes; log1p of counts per 10,000 in ``X`` or in `layer`. A sparse matrix is not made dense.
+    perturbation_key : str
+        Column of ``adata.obs`` with the labels ``A``, ``A+B``, ``A+ctrl`` or the control label. Cells without a label
+        are left out.
+    control : str
+        Label of the control cells. One of the usual labels (``control``, ``ctrl``, ``non-targeting``, in any case) also
+        stands for another one of them, if that is the only one in the data.
+    context_key : str, optional
+        Column of ``adata.obs`` with a context such as day, batch or cell line.
+    layer : str, optional
+        Layer to read instead of ``X``.
+    gene_symbols : str, optional
+        Column of ``adata.var`` with gene symbols, where ``var_names`` are something else.
+    n_bins : int
+        Number of bins B, at least 2. Ignored with `bins`.
+    bins : Histograms or Dataset, optional
+        Histograms with the bins and genes to use, for held-out cells. Values beyond these bins are counted in the end
+        bins and in ``out_of_range``. Control cells may be absent. The control label may also be the one of `bins`.
+    progress_bar : bool
         Whether to show progress.
 
     Returns
@@ -62,15 +71,32 @@ def count_histograms(
     Raises
     ------
     TypeError
-        If `adata` is no AnnData, or `bins` are no histograms.
+        If `adata` is not an AnnData, `bins` are not histograms, the control is not one label, or the matrix is neither
+        a numpy array nor CSR or CSC.
     ValueError
-        If `n_bins` is below 2, or the data cannot be used (see `distpert.histograms.screen.read_screen`).
+        If `n_bins` is below 2, there are no control cells, a context has none, values are negative or not finite, or
+        labels, contexts or gene symbols are malformed.
     KeyError
-        If genes of `bins` are not in `adata`, or a column or layer is unknown.
+        If a column or layer is unknown, or genes of `bins` are not in `adata`.
+
+    Warns
+    -----
+    UserWarning
+        For cells without a label, labels that look like those of control or unassigned cells, a single control cell in
+        a context, perturbations with fewer than 2 cells, and values that do not look like log1p of normalized counts.
+
+    See Also
+    --------
+    distpert.fit, distpert.load_histograms
 
     References
     ----------
-    .. [1] Ramakrishnan et al. 2025, arXiv:2507.02980.
+    .. [1] Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> histograms = distpert.count_histograms(adata, context_key="day")  # doctest: +SKIP
+    >>> held_out = distpert.count_histograms(other, bins=histograms, **histograms.columns)  # doctest: +SKIP
     """
     import xarray as xr
 
@@ -91,7 +117,7 @@ def count_histograms(
 def count_screen(
     screen: Screen, *, n_bins: int = 15, bins: xr.Dataset | None = None, progress_bar: bool = False
 ) -> Histograms:
-    """Count a screen that has been read and checked; see `count_histograms`."""
+    """Count a screen that has been read and checked, as `count_histograms` does."""
     if bins is None:
         n_bins = check_count("n_bins", n_bins, 2)
     groups = group_cells(screen)
@@ -116,12 +142,12 @@ def count_screen(
 
 
 def _bins_of(dataset: xr.Dataset, screen: Screen) -> tuple[Any, Any, Any]:
-    """Genes and edges of some histograms, and the columns of the screen that hold these genes."""
+    """Return genes and edges of histograms, and the columns of the screen for these genes."""
     genes = tuple(dataset["gene"].to_numpy().tolist())
     column = {gene: i for i, gene in enumerate(screen.genes)}
     missing = [gene for gene in genes if gene not in column]
     if missing:
-        raise KeyError(f"genes of bins that adata does not have: {listed(missing)}; count both from the same genes")
+        raise KeyError(f"adata does not have these genes of bins: {listed(missing)}. Count both with the same genes")
     edges = np.concatenate([dataset["bin_left"].to_numpy(), dataset["bin_right"].to_numpy()[:, -1:]], axis=1)
     return genes, edges, None if genes == screen.genes else np.array([column[gene] for gene in genes])
 

@@ -1,4 +1,4 @@
-"""The expression matrix of a screen: its layout, its values, and the scale that its values seem to be on."""
+"""Checks of the expression matrix of a screen: its layout, its values and their scale."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from numpy.typing import NDArray
 # log1p of counts per 10,000 is at most log1p(1e4) = 9.2, of counts per million 13.8.
 LARGEST_LOG_VALUE = 15
 CHUNK_VALUES = 2**17
-CELLS_LOOKED_AT = 200  # for the trace that counts leave
-LARGEST_MULTIPLE = 50  # beyond it, rounding in single precision hides whole multiples
+CELLS_LOOKED_AT = 200  # cells in which whole multiples are sought
+LARGEST_MULTIPLE = 50  # rounding in single precision hides larger whole multiples
 NEAR_WHOLE = 0.01
-FEWEST_MULTIPLES = 50  # values, so that a share of them says something
-SHARE_OF_COUNTS = 0.9  # of values that are whole multiples, from which on they come from counts
-DEPTH_VARIES = 0.25  # coefficient of variation of the depth of cells, from which on they were not normalized
+FEWEST_MULTIPLES = 50  # with fewer values, the share of whole multiples is too uncertain
+SHARE_OF_COUNTS = 0.9  # at this share of whole multiples or more, values come from counts
+DEPTH_VARIES = 0.25  # above this coefficient of variation of the depth of cells, counts were not normalized
 
 
 def check_matrix(matrix: Any, source: str) -> Any:
-    """Return a matrix in a layout that can be counted, without copying it where that is possible.
+    """Return a matrix in a layout that can be counted, if possible without a copy.
 
     Parameters
     ----------
     matrix
-        Cells × genes, as found in an AnnData.
+        Cells × genes, from an AnnData.
     source
-        Where it was found, for errors.
+        Where it is from, for errors.
 
     Returns
     -------
     ndarray, CSR or CSC
-        A sparse matrix with unsorted or duplicate entries is copied and put right.
+        A sparse matrix with unsorted or duplicate entries is copied, and the copy corrected.
 
     Raises
     ------
     ValueError
         If there is no matrix.
     TypeError
-        If it is in another layout, or holds no real numbers.
+        If it has another layout, or values that are not real numbers.
     """
     from scipy.sparse import issparse
 
     if matrix is None:
-        raise ValueError(f"{source} is empty: pass layer= to read the expression from a layer")
+        raise ValueError(f"{source} is empty. Pass layer= to read the expression from a layer")
     if issparse(matrix) and matrix.format in ("csr", "csc"):
-        if not matrix.has_canonical_format:  # duplicate entries would be counted as cells of their own
+        if not matrix.has_canonical_format:  # duplicate entries would be counted as separate cells
             matrix = matrix.copy()
             matrix.sum_duplicates()
     elif isinstance(matrix, np.ndarray) and not isinstance(matrix, np.ma.MaskedArray):
@@ -62,7 +62,7 @@ def check_matrix(matrix: Any, source: str) -> Any:
 
 
 def _conversion(matrix: Any, source: str) -> str:
-    """Code that converts an object, by what the object can do."""
+    """Return code that converts a matrix, with a method that it has."""
     if isinstance(matrix, np.ma.MaskedArray):
         return f"{source}.filled(0)"
     for method in ("tocsr", "compute", "to_memory", "toarray", "to_numpy"):
@@ -72,35 +72,35 @@ def _conversion(matrix: Any, source: str) -> str:
 
 
 def check_values(matrix: Any, genes: tuple[str, ...], source: str, raw_values: bool = False) -> None:
-    """Refuse values that cannot be expression.
+    """Refuse values that cannot be log-normalized expression.
 
     Parameters
     ----------
     matrix
-        As `check_matrix` returns it.
+        As returned by `check_matrix`.
     genes
         Symbols of the columns.
     source
-        Where the matrix was found, for errors.
+        Where the matrix is from, for errors.
     raw_values
-        Whether ``adata.raw`` holds values from before.
+        Whether ``adata.raw`` has unscaled values.
 
     Raises
     ------
     ValueError
-        If a value is negative or not finite. Names the first such gene.
+        If a value is negative or not finite. The message names the first such gene.
     """
     values = stored_values(matrix)
-    smallest, largest = values.min(initial=0), values.max(initial=0)  # NaN comes through both
+    smallest, largest = values.min(initial=0), values.max(initial=0)  # a NaN makes both NaN
     if smallest >= 0 and np.isfinite(largest):
         return
     what, wrong, way_out = "not finite", ~np.isfinite(values), ""
     if not wrong.any():
         what, wrong = "negative", values < 0
         way_out = (
-            ". If they were scaled, use the values from before: adata = adata.raw.to_adata()"
+            ". If they were scaled, use the unscaled values: adata = adata.raw.to_adata()"
             if raw_values
-            else ". If they were scaled, use the values from before, for instance in a layer: layer="
+            else ". If they were scaled, use the unscaled values, for instance those of a layer, with layer="
         )
     raise ValueError(
         f"{source} has {wrong.sum():,} {what} values, which log-normalized expression cannot have; the first is of "
@@ -109,13 +109,13 @@ def check_values(matrix: Any, genes: tuple[str, ...], source: str, raw_values: b
 
 
 class _Scale(NamedTuple):
-    """A scale that expression may be on: what the values look like, and the function that gives counts back."""
+    """A scale of expression: its name, and the function from values to counts."""
 
     name: str
     to_counts: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-# In the order in which they are considered; the first is the one that is expected.
+# In the order in which they are tried. The first is the expected one.
 _SCALES = (
     _Scale("log1p of normalized counts", np.expm1),
     _Scale("log1p taken twice", lambda x: np.expm1(np.expm1(x))),
@@ -127,23 +127,23 @@ _SCALES = (
 
 
 def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
-    r"""Say what is unexpected about the scale of the values, "" if nothing is.
+    r"""Return what is unexpected about the scale of the values, "" if nothing is.
 
-    Counts leave a trace. If x is log1p of normalized counts, the values of expm1(x) of one cell are whole multiples of
-    the smallest. So
+    If x is log1p of normalized counts, the values of expm1(x) of one cell are whole multiples of the smallest one. Most
+    values then satisfy
 
     .. math:: \frac{T(x_{ig})}{\min_{g'} T(x_{ig'})} \in \{1, 2, 3, \ldots\}
 
-    for most values tells which T gives counts back: expm1 (as expected), expm1 twice (logged twice), the identity, the
-    square, or a logarithm to another base. Whole numbers themselves, of cells that differ in depth, were never
-    normalized. Values that fit no T (imputed, corrected) tell nothing.
+    with T = expm1. Another T that fits in its place shows another scale: expm1 twice (logged twice), the identity, the
+    square, or a power of another base. If the values of T are whole numbers and cells differ in depth, the counts were
+    not normalized. If no T fits (imputed or corrected values), the scale remains unknown.
 
     Parameters
     ----------
     matrix
-        As `check_matrix` returns it; finite, not negative.
+        As returned by `check_matrix`; finite, not negative.
     kept
-        Cells to look at, shape (cell,).
+        Which cells to look at (cell,).
 
     Returns
     -------
@@ -152,9 +152,9 @@ def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
     """
     values = stored_values(matrix)
     largest = values.max(initial=0)
-    if largest <= 1:  # binary data tell nothing of their scale
+    if largest <= 1:  # the scale of binary data is unknown
         return ""
-    if all((chunk == np.rint(chunk)).all() for chunk in _chunks(values)):  # ends at the first that has others
+    if all((chunk == np.rint(chunk)).all() for chunk in _chunks(values)):  # stops at the first chunk with other values
         return f"reach {largest:g} and look like raw counts"
     if largest > LARGEST_LOG_VALUE:
         return f"reach {largest:g} and are not logarithms"
@@ -173,12 +173,12 @@ def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
 
 
 def stored_values(matrix: Any) -> NDArray[Any]:
-    """Return all values of a dense matrix, or those that a sparse one stores."""
+    """Return all values of a dense matrix, or the stored values of a sparse one."""
     return matrix if isinstance(matrix, np.ndarray) else matrix.data[: matrix.nnz]
 
 
 def _some_cells(matrix: Any, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Values (cell, gene) of some cells, spread over all those kept."""
+    """Return the values (cell, gene) of some of the kept cells, evenly spread over all of them."""
     chosen = np.flatnonzero(kept)
     chosen = chosen[:: max(1, len(chosen) // CELLS_LOOKED_AT)][:CELLS_LOOKED_AT]
     rows = matrix[chosen]
@@ -187,19 +187,19 @@ def _some_cells(matrix: Any, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _multiples(cells: NDArray[np.float64], to_counts: Callable) -> NDArray[np.float64]:
-    """Multiples of the smallest value of each cell, without those of about one and those beyond rounding."""
+    """Return the multiples of the smallest value of each cell, without those near 1 and very large ones."""
     positive = cells > 0
     smallest = np.where(positive, cells, np.inf).min(axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):  # expm1 twice of large values: inf / inf
+    with np.errstate(over="ignore", invalid="ignore"):  # expm1 twice of large values is infinite
         ratios = to_counts(cells[positive]) / np.repeat(to_counts(smallest), positive.sum(axis=1))
     return ratios[(ratios > 1 + NEAR_WHOLE) & (ratios < LARGEST_MULTIPLE)]
 
 
 def _variation_of_depth(counts: NDArray[np.float64]) -> float:
-    r"""Coefficient of variation of what all genes of a cell have in common.
+    r"""Return the coefficient of variation of the depth of cells, a factor that all genes of a cell share.
 
     If cell i has depth d_i of mean 1, genes g and h have the covariance :math:`\mu_g \mu_h \operatorname{var}(d)`. The
-    total of few genes varies by chance, too, which covariances of different genes do not show.
+    variance of the total would be too large, because the total of few genes also varies by chance.
     """
     mean, total = counts.mean(axis=0), counts.sum(axis=1)
     of_pairs = total.mean() ** 2 - (mean**2).sum()
@@ -226,15 +226,15 @@ def _chunks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def digest_values(matrix: Any) -> str:
-    """Fingerprint of the values above zero and their places: the same for the same data in any layout.
+    """Return a fingerprint of the nonzero values and their positions, the same for the same data in every layout.
 
-    The sum, modulo 2⁶⁴, of a hash of each value with its row and column. A sum does not depend on the order in which a
-    layout stores the values.
+    It is the sum, modulo 2⁶⁴, of a hash of each value with its row and column. A sum does not depend on the order in
+    which a layout stores the values.
 
     Parameters
     ----------
     matrix
-        As `check_matrix` returns it.
+        As returned by `check_matrix`.
 
     Returns
     -------

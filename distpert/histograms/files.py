@@ -1,4 +1,4 @@
-"""Counted histograms in netCDF files."""
+"""Write histograms to netCDF files and read them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _VARIABLES = {"counts", "n_cells", "out_of_range", "perturbation", "context", "g
 
 
 def write_histograms(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write the dataset of some histograms, counts compressed; `read_histograms` reads it back unchanged.
+    """Write the dataset of histograms, with compressed counts. `read_histograms` reads it back unchanged.
 
     Parameters
     ----------
     dataset
-        As in `distpert.histograms.histograms.Histograms`.
+        That of `distpert.Histograms`.
     path
-        Where to write; a file that is there is replaced once the new one is complete.
+        The file. An existing one is replaced once the new one is complete.
     """
     encoding = {str(name): numeric_encoding(variable) for name, variable in dataset.variables.items()}
     write_whole(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf", encoding=encoding))
 
 
 def read_histograms(path: str | Path) -> xr.Dataset:
-    """Read and check what `write_histograms` wrote.
+    """Read and check a file that `write_histograms` wrote.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def read_histograms(path: str | Path) -> xr.Dataset:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, is no file of histograms, or was written by a newer version.
+        If the file is damaged, has no histograms, or was written by a newer version.
     """
     import xarray as xr
 
@@ -56,19 +56,18 @@ def read_histograms(path: str | Path) -> xr.Dataset:
         dataset = xr.load_dataset(path, engine="h5netcdf")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(
-            f"cannot read {path}: it is damaged, or no netCDF file. Write it anew with "
+            f"cannot read {path}: it is damaged, or not a netCDF file. Write it again with "
             "count_histograms(adata, ...).save(path)"
         ) from error
     version = dataset.attrs.get("format_version")
     if version is None or not _VARIABLES.issubset(dataset.variables):
         raise ValueError(
-            f"{path} holds no counted histograms: pass a file that Histograms.save wrote, or read it with "
-            "the function for what it holds"
+            f"{path} has no histograms. Pass a file that Histograms.save wrote; for a fit, use distpert.load(path)"
         )
     if version > FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {version}, and this distpert reads versions up to {FORMAT_VERSION}: "
-            "upgrade distpert"
+            f"{path} has format version {version}, but this distpert reads versions up to {FORMAT_VERSION}. "
+            "Upgrade distpert"
         )
-    dataset.attrs["format_version"] = int(version)  # not numpy's int64, which netCDF made of it
+    dataset.attrs["format_version"] = int(version)  # netCDF returns numpy's int64
     return dataset

@@ -1,4 +1,4 @@
-"""Counted histograms: all that the model sees of a screen."""
+"""Histograms of a screen: the only data that the model is fitted to."""
 
 from __future__ import annotations
 
@@ -20,31 +20,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Histograms:
-    """Counts of cells in fixed-width bins, for each group of cells and each gene.
+    """Numbers of cells in bins of equal width, for each group of cells and each gene.
 
-    A group is the cells that share a perturbation and a context. Control groups come first, then the others
-    sorted by perturbation and context.
+    `distpert.count_histograms` counts them. A group is the cells with the same perturbation and context. Control groups
+    come first, then the others, sorted by perturbation and context.
 
     Attributes
     ----------
-    dataset
-        ``counts`` (group, gene, bin), ``n_cells`` (group) and ``out_of_range`` (group, gene), the number of
-        values that lie beyond the bins and are counted in the end bins. Coordinates ``perturbation`` and
-        ``context`` (group), ``gene``, ``bin_left`` and ``bin_right`` (gene, bin) in units of the data.
-        Attributes ``control``, ``context_key`` (empty if there is none), ``format_version``, and the names by which the
-        cells were read.
+    dataset : Dataset
+        ``counts`` (group, gene, bin), ``n_cells`` (group), and ``out_of_range`` (group, gene), the number of values
+        beyond the bins, which are counted in the end bins. Coordinates ``perturbation`` and ``context`` (group),
+        ``gene``, ``bin_left`` and ``bin_right`` (gene, bin) in units of the data. Attributes ``control``,
+        ``context_key`` (empty if there is none), the other names of `ScreenKeys`, and ``format_version``.
+
+    See Also
+    --------
+    distpert.count_histograms, distpert.load_histograms, distpert.fit
+
+    Examples
+    --------
+    >>> histograms = distpert.count_histograms(adata, context_key="day")  # doctest: +SKIP
+    >>> fit = distpert.fit(histograms.drop(["SOX2"]), embeddings)  # doctest: +SKIP
     """
 
     dataset: xr.Dataset
 
     @property
     def counts(self) -> xr.DataArray:
-        """Number of cells (group, gene, bin)."""
+        """Numbers of cells (group, gene, bin)."""
         return self.dataset["counts"]
 
     @property
     def n_cells(self) -> xr.DataArray:
-        """Number of cells (group)."""
+        """Numbers of cells (group)."""
         return self.dataset["n_cells"]
 
     @property
@@ -59,7 +67,7 @@ class Histograms:
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """Sorted contexts; ``("all",)`` where there is no context key."""
+        """Sorted contexts; ``("all",)`` if there is no context key."""
         return tuple(sorted(set(self.dataset["context"].to_numpy().tolist())))
 
     @property
@@ -69,7 +77,7 @@ class Histograms:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The same names as keyword arguments, to read other cells of the same screen: ``**histograms.columns``."""
+        """The same names as a dict, to read other cells of the same screen with ``**histograms.columns``."""
         return self.keys.to_dict()
 
     @property
@@ -79,12 +87,12 @@ class Histograms:
 
     @property
     def context_key(self) -> str | None:
-        """Column of the data that holds the context, None if there is none."""
+        """Column of the data with the context, None if there is none."""
         return self.keys.context_key
 
     @property
     def constant_genes(self) -> tuple[str, ...]:
-        """Genes with the same value in all cells: their bins have width 0, and bin 0 has all the cells."""
+        """Genes with the same value in all cells. Their bins have width 0, and all cells are in the first bin."""
         return tuple(self.dataset["gene"].to_numpy()[self.widths.to_numpy() == 0].tolist())
 
     @property
@@ -94,7 +102,7 @@ class Histograms:
 
     @property
     def centers(self) -> xr.DataArray:
-        """Bin centers (gene, bin): the first and last are the range of the gene."""
+        """Bin centers (gene, bin); the first and last are the smallest and largest value of the gene."""
         centers = (self.dataset["bin_left"] + self.dataset["bin_right"]) / 2
         return centers.drop_vars(["bin_left", "bin_right"]).rename("centers")
 
@@ -105,11 +113,11 @@ class Histograms:
         return ((right.isel(bin=-1) - left.isel(bin=0)) / self.n_bins).rename("widths")
 
     def select(self, perturbations: Iterable[str]) -> Histograms:
-        """Keep some perturbations, and all control groups; the bins stay as they are.
+        """Keep some perturbations and all control groups, in the same bins.
 
         Parameters
         ----------
-        perturbations
+        perturbations : str or iterable of str
             Labels to keep.
 
         Returns
@@ -124,11 +132,11 @@ class Histograms:
         return self._keep(self._is_control | self._is_any(perturbations))
 
     def drop(self, perturbations: Iterable[str]) -> Histograms:
-        """Leave some perturbations out; control groups and the bins stay as they are.
+        """Leave out some perturbations, and keep all control groups, in the same bins.
 
         Parameters
         ----------
-        perturbations
+        perturbations : str or iterable of str
             Labels to leave out.
 
         Returns
@@ -143,25 +151,40 @@ class Histograms:
         return self._keep(~self._is_any(perturbations))
 
     def save(self, path: str | Path) -> None:
-        """Write to a netCDF file, which `load_histograms` reads back unchanged.
+        """Write to a netCDF file. `load_histograms` reads it back unchanged.
 
         Parameters
         ----------
-        path
-            Where to write; a file that is there is replaced once the new one is complete.
+        path : str or path
+            The file. An existing one is replaced once the new one is complete.
 
         Raises
         ------
         FileNotFoundError
-            If there is no such folder.
+            If the folder does not exist.
         IsADirectoryError
-            If the path is that of a folder.
+            If the path is a folder.
+
+        Examples
+        --------
+        >>> histograms.save("counts.nc")  # doctest: +SKIP
+        >>> distpert.load_histograms("counts.nc")  # doctest: +SKIP
         """
         write_histograms(self.dataset, path)
 
     @staticmethod
     def load(path: str | Path) -> Histograms:
-        """Read a file that `save` wrote; the same as `load_histograms`."""
+        """Read a file that `save` wrote, like `load_histograms`.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+
+        Returns
+        -------
+        Histograms
+        """
         return load_histograms(path)
 
     @property
@@ -174,7 +197,7 @@ class Histograms:
         unknown = sorted(names - set(self.perturbations))
         if unknown:
             raise KeyError(
-                f"no such perturbation: {listed(unknown)}. There are: {listed(self.perturbations)}. Control "
+                f"no such perturbation: {listed(unknown)}. The perturbations are {listed(self.perturbations)}. Control "
                 "groups are always kept and cannot be named"
             )
         return np.isin(self.dataset["perturbation"].to_numpy().astype(str), sorted(names))
@@ -197,7 +220,7 @@ class Histograms:
             ),
             ("genes", f"{len(self.genes):,}"),
             ("constant genes", f"{len(constant):,}: {listed(constant, 5)}"),
-            ("bins", f"{self.n_bins} a gene"),
+            ("bins", f"{self.n_bins} for each gene"),
         ]
         absent = set() if constant else {"constant genes"}
         absent |= set() if self.context_key else {"contexts"}
@@ -213,7 +236,7 @@ def load_histograms(path: str | Path) -> Histograms:
 
     Parameters
     ----------
-    path
+    path : str or path
         The file.
 
     Returns
@@ -225,6 +248,14 @@ def load_histograms(path: str | Path) -> Histograms:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, is no file of histograms, or was written by a newer version.
+        If the file is damaged, has no histograms, or was written by a newer version.
+
+    See Also
+    --------
+    distpert.count_histograms, distpert.load
+
+    Examples
+    --------
+    >>> histograms = distpert.load_histograms("counts.nc")  # doctest: +SKIP
     """
     return Histograms(read_histograms(path))

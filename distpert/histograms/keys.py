@@ -41,7 +41,7 @@ class ScreenKeys:
         return asdict(self)
 
     def to_attrs(self) -> dict[str, str]:
-        """Return the names as attributes of a file, which holds no None: a name that is not given is empty."""
+        """Return the names as attributes of a file. None becomes an empty text, because a file cannot store None."""
         return {name: value or "" for name, value in asdict(self).items()}
 
     @classmethod

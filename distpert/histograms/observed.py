@@ -1,4 +1,4 @@
-"""The cells that a prediction is compared with, laid out as the prediction is."""
+"""The cells that a prediction is compared with, in the layout of the prediction."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def observed_cells(
     Parameters
     ----------
     training
-        Histograms whose bins to use; cells are read by the names that these were read by.
+        Histograms with the bins to use. Their names of columns are used to read the cells.
     adata
         Cells, or histograms of them in the same bins. Cells of other perturbations and contexts are left out.
     perturbations, contexts
-        Labels, in the order wanted.
+        Labels of the rows, in order.
 
     Returns
     -------
     Dataset
         ``counts`` (perturbation, context, gene, bin), ``n_cells`` (perturbation, context), ``out_of_range``
-        (perturbation, context, gene), as in `Histograms.dataset`; all zero for a group without cells. ``context`` is a
-        dimension whether or not the training has contexts.
+        (perturbation, context, gene), as in `Histograms.dataset`; 0 for a group without cells. ``context`` is a
+        dimension also if the training has no contexts.
 
     Raises
     ------
     ValueError
-        If a perturbation has no cells in any of the contexts, or histograms have other genes, bins or contexts than the
-        training.
+        If a perturbation has no cells in any of the contexts, or the histograms have other genes, bins or contexts than
+        the training.
     """
     import xarray as xr
 
@@ -66,18 +66,18 @@ def observed_cells(
 
 
 def _no_cells(absent: Sequence[str], contexts: Sequence[str], cells: Histograms) -> str:
-    """Say which cells are missing, and what the given cells have instead."""
+    """Return a message about missing cells, and about the cells that are there instead."""
     key, there = cells.context_key, cells.perturbations
     unknown = [label for label in absent if label not in there]
     if unknown or not key:
         return (
-            f"no cells of {listed(unknown or absent)} to compare with; the given cells are of {listed(there)}. Predict "
-            "only perturbations that the cells have"
+            f"no cells of {listed(unknown or absent)} to compare with; the cells have the perturbations "
+            f"{listed(there)}. Predict only perturbations that the cells have"
         )
     return (
         f"no cells of {listed(absent)} to compare with in the predicted contexts of {key!r}, {listed(contexts)}; the "
-        f"given cells have {key!r} {listed(cells.contexts)}. Predict only contexts that the cells have, "
-        "fit.predict(..., context=)"
+        f"cells have {key!r} {listed(cells.contexts)}. Predict only contexts that the cells have, "
+        "with fit.predict(..., context=)"
     )
 
 
@@ -86,12 +86,12 @@ def _check_same_bins(histograms: Histograms, training: Histograms) -> None:
     if not (same_genes and np.array_equal(histograms.centers.to_numpy(), training.centers.to_numpy())):
         what = "bins" if same_genes else "genes"
         raise ValueError(
-            f"the histograms have other {what} than the training: count the cells in the bins of the training, "
+            f"the histograms have other {what} than the training. Count the cells in the bins of the training: "
             "count_histograms(adata, bins=prediction.training, **prediction.training.columns)"
         )
     if histograms.context_key != training.context_key:
         theirs, ours = (f"context key {h.context_key!r}" for h in (histograms, training))
         raise ValueError(
-            f"the histograms have {theirs}, the training has {ours}: count_histograms(adata, bins=prediction.training, "
-            "**prediction.training.columns)"
+            f"the histograms have {theirs}, the training has {ours}. Count the cells as in the training: "
+            "count_histograms(adata, bins=prediction.training, **prediction.training.columns)"
         )

@@ -1,4 +1,4 @@
-"""The edge to AnnData: read a perturbation screen and refuse, by name, what cannot be modeled."""
+"""Read a perturbation screen from an AnnData, and refuse data that cannot be modeled."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ MISSING_AS_TEXT = {"nan", "NaN", "None", "<NA>", "NA"}
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """A perturbation screen that has been checked.
+    """A perturbation screen, read and checked.
 
     Attributes
     ----------
     matrix : ndarray, CSR or CSC
         Expression, cells × genes; finite, not negative, without duplicate entries.
     genes : tuple of str
-        Gene symbols, one a column.
+        Gene symbols of the columns.
     perturbation : ndarray, shape (cell,)
-        Canonical label of each cell; "" for cells without a label, which are left out.
+        Canonical label of each cell; "" for cells without a label, which do not count.
     context : ndarray, shape (cell,)
-        Context of each cell; "all" throughout where there is no context key.
+        Context of each cell; "all" if there is no context key.
     keys : ScreenKeys
-        The names by which the screen was read. ``keys.control`` is the label that the control cells have.
+        The names by which the screen was read. ``keys.control`` is the label of the control cells.
     """
 
     matrix: Any
@@ -75,20 +75,20 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
 
     Parameters
     ----------
-    adata : AnnData
+    adata
         Cells × genes; log1p of counts per 10,000 in ``X`` or in the layer.
-    keys : ScreenKeys
-        Where to find what. Labels are ``A``, ``A+B``, ``A+ctrl`` or the control label; cells without a label are left
-        out, with a warning. One of the usual control labels (``control``, ``ctrl``, ``non-targeting``, in any case)
-        stands for the only one of them that is there.
-    fallback_control : str, optional
-        Label of the control cells in case no cell has the label ``keys.control``. Given for held-out cells, which may
-        come without control cells.
+    keys
+        Names of columns, and the control label. Labels are ``A``, ``A+B``, ``A+ctrl`` or the control label. Cells
+        without a label are left out, with a warning. One of the usual control labels (``control``, ``ctrl``,
+        ``non-targeting``, in any case) also stands for another one of them, if that is the only one in the data.
+    fallback_control
+        Label of the control cells if no cell has the label ``keys.control``. For held-out cells, among which there may
+        be no control cells.
 
     Returns
     -------
     Screen
-        The matrix is not copied (one with duplicate or unsorted entries is, to put them right).
+        The matrix is not copied, unless duplicate or unsorted entries need a correction.
 
     Raises
     ------
@@ -105,8 +105,8 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
     Warns
     -----
     UserWarning
-        For cells without a label, for labels that look like those of controls or of unassigned cells, for a single
-        control cell in a context, and for values that do not look like log1p of normalized counts.
+        For cells without a label, labels that look like those of control or unassigned cells, a single control cell in
+        a context, and values that do not look like log1p of normalized counts.
     """
     from anndata import AnnData
 
@@ -122,7 +122,7 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
     if n_unlabeled := int((~is_labeled).sum()):
         warnings.warn(
             f"{n_unlabeled:,} of {len(perturbation):,} cells have no label in adata.obs[{keys.perturbation_key!r}] "
-            "and are left out; a missing label never counts as control",
+            "and are left out. A missing label never counts as control",
             UserWarning,
             stacklevel=3,
         )
@@ -152,19 +152,20 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
 
 
 def _normalization(layer: str | None, unexpected: str) -> str:
-    """How to normalize counts, without a change to anything else; `unexpected` as `describe_scale` returns it."""
+    """Return how to normalize counts without a change to other layers; `unexpected` is from `describe_scale`."""
     if layer is None:
-        return "From counts: scanpy.pp.normalize_total(adata, target_sum=1e4) and scanpy.pp.log1p(adata)"
+        return "To normalize counts: scanpy.pp.normalize_total(adata, target_sum=1e4) and scanpy.pp.log1p(adata)"
     has_counts = unexpected.startswith("reach") or "not logged" in unexpected
     counts = layer if has_counts else "counts"
     return (
-        f"From counts: adata.layers['log1p'] = adata.layers[{counts!r}].copy(), then scanpy.pp.normalize_total(adata, "
-        "target_sum=1e4, layer='log1p') and scanpy.pp.log1p(adata, layer='log1p'), and pass layer='log1p'"
+        f"To normalize counts: adata.layers['log1p'] = adata.layers[{counts!r}].copy(), then "
+        "scanpy.pp.normalize_total(adata, target_sum=1e4, layer='log1p') and scanpy.pp.log1p(adata, layer='log1p'). "
+        "Then pass layer='log1p'"
     )
 
 
 def _check_control(keys: ScreenKeys) -> None:
-    """Refuse a control that is not one label, before labels are read as text."""
+    """Refuse a control that is not one text."""
     control: Any = keys.control
     if isinstance(control, str):
         return
@@ -175,33 +176,34 @@ def _check_control(keys: ScreenKeys) -> None:
         relabel = [name for name in names if name != one]
         cells = f"{column} = {column}.astype('string').replace({relabel!r}, {one!r}), and pass control={one!r}"
         raise TypeError(
-            f"control must be one label, a str, but {len(names)} were given ({listed(names)}). "
-            + (f"Give all control cells the same label, {cells}" if relabel else f"Pass control={one!r}")
+            f"control must be one label, a str, not a {type(control).__name__} of {len(names)} ({listed(names)}). "
+            + (f"Label all control cells alike: {cells}" if relabel else f"Pass control={one!r}")
         )
     example = f": control={label_text(control)!r}" if isinstance(control, Real) else ""
     raise TypeError(f"control must be the label of the control cells in {column}, a str{example}; got {control!r}")
 
 
 def _check_control_cells(perturbation: NDArray[np.str_], context: NDArray[np.str_], keys: ScreenKeys) -> None:
-    """Refuse contexts without control cells; warn of those with one."""
+    """Refuse contexts without control cells, and warn of contexts with a single one."""
     is_control, key = perturbation == keys.control, keys.context_key
     there, n_controls = np.unique(context[is_control], return_counts=True)
     if without := set(context[~is_control & (perturbation != "")]) - set(there):
         raise ValueError(
             f"no control cells in these contexts of adata.obs[{key!r}]: {listed(sorted(without))}. Perturbed cells are "
-            "compared with control cells of their own context: leave these contexts out, or use a coarser context_key"
+            "compared with control cells of their own context. Leave these contexts out, or use a coarser context_key"
         )
     if few := there[n_controls < 2].tolist():
         where = f" in these contexts of adata.obs[{key!r}]: {listed(few)}" if key else ""
         warnings.warn(
-            f"only 1 control cell{where}. Perturbed cells are compared with control cells, and one says little",
+            f"only 1 control cell{where}. Perturbed cells are compared with control cells, and 1 cell is too few for "
+            "that. Add control cells",
             UserWarning,
             stacklevel=4,
         )
 
 
 def _like_controls(perturbation: NDArray[np.str_], control: str) -> list[str]:
-    """Labels with a part that is a usual name of cells without a perturbation, or the control's in another case."""
+    """Return labels of which a part is a usual name of unperturbed cells, or the control label in another case."""
 
     def is_one(part: str) -> bool:
         return looks_unperturbed(part) or part.casefold() == control.casefold()
@@ -220,25 +222,25 @@ def _read_genes(adata: AnnData, gene_symbols: str | None) -> tuple[str, ...]:
 
     if gene_symbols is None:
         names, where = pd.Series(adata.var_names), "adata.var_names"
-        way_out = "make them unique with adata.var_names_make_unique()"
+        way_out = "Make them unique with adata.var_names_make_unique()"
     else:
         names, where = _column(adata.var, gene_symbols, "adata.var"), f"adata.var[{gene_symbols!r}]"
-        way_out = "keep one column for each symbol, or use adata.var_names after adata.var_names_make_unique()"
+        way_out = "Keep one column for each symbol, or use adata.var_names after adata.var_names_make_unique()"
     if not len(names):
-        raise ValueError("adata has no genes")
+        raise ValueError("adata has no genes. Pass cells × genes with at least one gene")
     if names.isna().any():
         lacking = listed(adata.var_names[names.isna().to_numpy()])
         n_lacking = f"{names.isna().sum():,} genes have no symbol in {where}"
-        raise ValueError(f"{n_lacking} ({lacking}): fill them in, or leave these genes out")
+        raise ValueError(f"{n_lacking} ({lacking}). Fill them in, or leave these genes out")
     names = names.astype(str)
     duplicated = sorted(set(names[names.duplicated()]))
     if duplicated:
-        raise ValueError(f"duplicated gene symbols in {where}: {listed(duplicated)}; {way_out}")
+        raise ValueError(f"duplicated gene symbols in {where}: {listed(duplicated)}. {way_out}")
     return tuple(names)
 
 
 def _texts(column: Any) -> tuple[NDArray[np.intp], list[str]]:
-    """Codes of the cells, -1 where the value is missing, and the values as text."""
+    """Return the codes of the cells, −1 for a missing value, and the values as text."""
     import pandas as pd
 
     codes, values = pd.factorize(column)
@@ -258,11 +260,11 @@ def _read_perturbations(adata: AnnData, keys: ScreenKeys, fallback_control: str 
     if texts := [label for label in labels if (MISSING_AS_TEXT - {control}).intersection(genes_of(label))]:
         raise ValueError(
             f"adata.obs[{key!r}] has the label {listed(map(repr, texts))}, the text that astype(str) or R makes of a "
-            "missing value. A missing label is neither a perturbation nor a control: leave these cells out, or use "
-            ".astype('string') instead, which keeps it missing"
+            "missing value. A missing label is neither a perturbation nor a control. Leave these cells out, or use "
+            ".astype('string'), which keeps missing values"
         )
     canonical = [canonical_label(label, control) for label in labels]
-    return np.array([*canonical, ""])[codes], control  # code -1 takes the last
+    return np.array([*canonical, ""])[codes], control  # code −1 is the last
 
 
 def _read_contexts(adata: AnnData, key: str | None, is_labeled: NDArray[np.bool_]) -> NDArray[np.str_]:
@@ -273,11 +275,11 @@ def _read_contexts(adata: AnnData, key: str | None, is_labeled: NDArray[np.bool_
     n_missing = int((is_labeled & (context == "")).sum())
     if n_missing:
         raise ValueError(
-            f"{n_missing:,} labeled cells have no context in adata.obs[{key!r}]: fill it in, or leave the cells out"
+            f"{n_missing:,} labeled cells have no context in adata.obs[{key!r}]. Fill it in, or leave the cells out"
         )
     if texts := sorted(MISSING_AS_TEXT.intersection(context[is_labeled].tolist())):
         raise ValueError(
             f"adata.obs[{key!r}] has the context {listed(map(repr, texts))}, the text that astype(str) or R makes of a "
-            "missing value: fill it in, leave the cells out, or use .astype('string') instead, which keeps it missing"
+            "missing value. Fill it in, leave the cells out, or use .astype('string'), which keeps missing values"
         )
     return context

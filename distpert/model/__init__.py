@@ -1,1 +1,1 @@
-"""The generative model, its likelihood, kernel, start and inference."""
+"""The generative model: likelihood, kernel, initial values and inference."""

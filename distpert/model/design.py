@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 
 from distpert._shared.labels import genes_of
 
-# A bin with this share of a gene's cells or more is optimized in units of one logit; others in longer ones, up to this.
+# Bins with this share of a gene's cells or more are optimized in units of one logit, rarer ones in longer units.
 COMMON_SHARE, LONGEST_STRIDE = 0.1, 8.0
 
 
 def bin_strides(counts: NDArray) -> NDArray[np.float64]:
     r"""Units (gene, bin) in which shifts are optimized, in logits.
 
-    Adam moves all parameters alike, in a direction that is the less certain the fewer cells tell it. The standard
-    deviation of a bin's logit goes with the root of one over the cells that it holds, and so does its stride,
+    Adam moves all parameters by about the same, so it is slow in directions that only a few cells inform. The unit of
+    a bin goes with the standard deviation of its logit,
 
     .. math:: \max\Big(1, \min\Big(\sqrt{.1 / h_b}, 8\Big)\Big)
 
-    with h the histogram of all perturbed cells, to whose counts half a cell is added in each bin.
+    with h_b the share of the perturbed cells in bin b, after half a cell is added to each bin.
 
     Parameters
     ----------
     counts
-        (group, gene, bin).
+        (group, gene, bin) numbers of perturbed cells.
     """
     total = counts.sum(axis=0, dtype=np.float64) + 0.5
     share = total / total.sum(axis=-1, keepdims=True)
@@ -36,8 +36,8 @@ def bin_strides(counts: NDArray) -> NDArray[np.float64]:
 def on_target_tilts(control: NDArray) -> NDArray[np.float64]:
     """Directions in which a perturbed gene's own histogram may shift: (context, gene, tilt, bin).
 
-    The rank of a bin in the control distribution, u_b = F(b−1) + F(b) − 1 between −1 and 1, and its square: in units of
-    the gene's own distribution, so that one tilt can be shared by all genes. A negative tilt along u lowers the gene.
+    They are the rank of a bin in the control distribution, u_b = F(b−1) + F(b) − 1 between −1 and 1, and its square.
+    Ranks have no unit, so all genes can share one distribution of tilts. A negative tilt along u lowers the gene.
     """
     rank = 2 * control.cumsum(axis=-1) - control - 1
     return np.stack([rank, rank**2], axis=-2)

@@ -13,15 +13,15 @@ from numpyro.distributions import constraints
 from numpyro.distributions.kl import kl_divergence
 from numpyro.distributions.util import validate_sample
 
-# Left to itself, JAX multiplies matrices on recent GPUs in TensorFloat-32, which has ten bits after the point.
+# By default, JAX multiplies matrices on recent GPUs in TensorFloat-32, which has only ten bits after the point.
 PRECISION = jax.lax.Precision.HIGHEST
 
 
 class KernelNormal(dist.Distribution):
     """Normal(0, share K + (1 - share) I) with K = U diag(l) U', for fixed K and many shares.
 
-    A kernel's eigenvectors do not change with the share of variance it explains, so that each density costs one
-    product with U instead of a Cholesky factorization.
+    The eigenvectors of K do not depend on the share. Each density therefore costs one product with U instead of a
+    Cholesky factorization.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class KernelNormal(dist.Distribution):
 
 @kl_divergence.register(dist.Independent, KernelNormal)
 def _kl_independent_normal(q: dist.Independent, p: KernelNormal) -> Array:
-    """KL divergence from independent normals: closed form, so that its gradient has no sampling noise."""
+    """KL divergence from independent normals, in closed form: its gradient has no sampling noise."""
     normal = q.base_dist
     entropy = (0.5 * jnp.log(2 * jnp.pi * jnp.e * normal.variance)).sum(-1)
     return -entropy - p.expected_log_prob(normal.mean, normal.variance)
@@ -88,7 +88,7 @@ def predict_normal(
     mean: NDArray,
     scale: NDArray,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Mean and standard deviation of z at new points, when z at the training points is itself uncertain.
+    r"""Mean and standard deviation of z at new points, if z at the training points is itself uncertain.
 
     With :math:`C = \rho K + (1 - \rho) I` and :math:`A = \rho K_* C^{-1}`, for z ~ Normal(m, diag(s²)) at the
     training points,
@@ -109,7 +109,7 @@ def predict_normal(
     Returns
     -------
     mean, scale
-        (m, factor), each new point by itself.
+        (m, factor), the marginal of each new point.
     """
     rotated = cross @ eigenvectors
     means, scales = [], []
@@ -124,12 +124,12 @@ def predict_normal(
 def leave_one_out(
     share: NDArray, eigenvalues: NDArray, eigenvectors: NDArray, mean: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Mean and variance of each training point when the others tell it.
+    r"""Mean and variance of each training point, predicted from the others.
 
     .. math::
         \mu_{-p} = m_p - \frac{[C^{-1} m]_p}{[C^{-1}]_{pp}}, \qquad \sigma_{-p}^2 = 1 / [C^{-1}]_{pp}
 
-    for z known to be m; Rasmussen & Williams (2006), eq. 5.12. Arguments as in `predict_normal`.
+    for z known exactly, equal to m (Rasmussen & Williams 2006, eq. 5.12). Arguments as in `predict_normal`.
 
     Returns
     -------
@@ -147,8 +147,8 @@ def explained_variance(
 ) -> tuple[NDArray[np.float64], float]:
     """Share of each factor's variance that a kernel explains, by maximum marginal likelihood.
 
-    Under z ~ Normal(0, ρ K + (1 − ρ) I), with K = U diag(l) U', log p(z) is a sum over the entries of U'z, so that each
-    ρ of a grid costs next to nothing (Rasmussen & Williams 2006, §5.4.1).
+    Under z ~ Normal(0, ρ K + (1 − ρ) I), with K = U diag(l) U', log p(z) is a sum over the entries of U'z. Each ρ of a
+    grid therefore costs almost nothing (Rasmussen & Williams 2006, §5.4.1).
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def explained_variance(
     Returns
     -------
     share, log_evidence
-        (factor,) shares, and the sum over factors of the greatest log p(z), but for the constant in 2π.
+        (factor,) shares, and the sum over factors of the greatest log p(z), without the constant in 2π.
     """
     grid = np.linspace(0.01, 0.99, 50)
     spectrum = grid[:, None] * eigenvalues + (1 - grid[:, None])

@@ -1,4 +1,4 @@
-"""The generative story, and the family in which its posterior is sought."""
+"""The generative model, and the variational family of its posterior."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from distpert.model.random_walk import SmoothWalk
 
 Data: TypeAlias = Array | np.ndarray
 
-SHAPES = ("common", "context_shift", "loading")  # sites (…, gene, bin) of logits
+SHAPES = ("common", "context_shift", "loading")  # sites of logits (…, gene, bin)
 
 
 class Design(NamedTuple):
-    """What the model conditions on besides the counts of a minibatch of groups.
+    """Arrays that the model conditions on, apart from the counts of a minibatch of groups.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Design(NamedTuple):
     tilts
         (context, gene, tilt, bin) directions in which a perturbed gene's own histogram may shift.
     targets
-        (perturbation, target) index of each perturbed gene among the genes; past their end where not measured.
+        (perturbation, target) index of each perturbed gene among the genes; the number of genes if it is not measured.
     """
 
     log_control: Data
@@ -50,11 +50,11 @@ class Batch(NamedTuple):
     Attributes
     ----------
     counts
-        (group, gene, bin); None where they are to be drawn.
+        (group, gene, bin); None if they are drawn.
     n_cells, perturbation, context
-        (group,) number of cells, and indices of perturbation and context.
+        (group,) numbers of cells, and indices of perturbations and contexts.
     weight
-        (group,) or one number, how much a group counts: 0 for one that only fills up a minibatch, about 1 for others.
+        (group,) or one number: 0 for a group that only fills up a minibatch, about 1 for all others.
     """
 
     counts: Data | None
@@ -73,7 +73,7 @@ def shifted_logits(
     response: Array,
     on_target: Array,
 ) -> Array:
-    """Log h_ctrl + beta + z Lambda, and the tilt of each perturbed gene's own histogram.
+    """Logits log h_ctrl + β + z Λ, plus the tilt of each perturbed gene's own histogram.
 
     Shapes: ``perturbation`` and ``context`` (group,); ``common`` ([context,] gene, bin); ``loading`` (factor, gene,
     bin); ``response`` (perturbation, factor); ``on_target`` (perturbation, tilt). Returns (group, gene, bin).
@@ -88,20 +88,21 @@ def shifted_logits(
 
 
 def rows(values: Array, chosen: Data) -> Array:
-    """``values[chosen]`` as a product, whose gradient adds up in the same order each time.
+    """``values[chosen]`` as a matrix product.
 
-    That of indexing does not on a GPU, and the same seed would not give the same fit.
+    Its gradient is summed in the same order each time. The gradient of indexing is not, on a GPU, and the same seed
+    would give different fits.
     """
     return jnp.tensordot(jax.nn.one_hot(chosen, len(values)), values, axes=1, precision=PRECISION)
 
 
 def model(design: Design, batch: Batch, n_groups: int, n_factors: int, priors: Priors) -> None:
-    """How a screen's histograms come about; ``batch`` stands for all ``n_groups`` groups."""
+    """Generate the histograms of a screen; ``batch`` represents all ``n_groups`` groups."""
     n_contexts, n_genes, n_tilts, n_bins = design.tilts.shape
     n_perturbations = len(design.targets)
     walk = dist.GaussianRandomWalk
 
-    # What perturbing anything does, and the directions in which perturbations differ.
+    # The common shift, which any perturbation causes, and the directions in which perturbations differ.
     common = numpyro.sample("common", walk(priors.common, n_bins).expand([n_genes]).to_event(1))
     if n_contexts > 1:
         deviation = walk(priors.context, n_bins).expand([n_contexts, n_genes]).to_event(2)
@@ -109,19 +110,19 @@ def model(design: Design, batch: Batch, n_groups: int, n_factors: int, priors: P
     direction = SmoothWalk(priors.loading, priors.loading_smoothness, n_bins)
     loading = numpyro.sample("loading", direction.expand([n_factors, n_genes]).to_event(2))
 
-    # Each perturbation's response: partly what its embedding tells, the rest its own.
+    # The response of each perturbation: a share of its variance follows the kernel, the rest is its own.
     share = numpyro.sample("explained_share", dist.Beta(*priors.share).expand([n_factors]).to_event(1))
     kernel = KernelNormal(share, design.eigenvalues, design.eigenvectors)
     response = numpyro.sample("response", kernel.to_event(1)).T
 
-    # What perturbing a gene does to its own histogram, in units of its control distribution.
+    # The tilt of the perturbed gene's own histogram, on ranks in its control distribution.
     tilt_mean = numpyro.sample("tilt_mean", dist.Normal(0, 2).expand([n_tilts]).to_event(1))
     tilt_scale = numpyro.sample("tilt_scale", dist.HalfNormal(2).expand([n_tilts]).to_event(1))
     on_target = numpyro.sample(
         "on_target", dist.Normal(tilt_mean, tilt_scale).expand([n_perturbations, n_tilts]).to_event(2)
     )
 
-    # What is left varies by gene; the smaller the concentration, the more.
+    # The histogram of a group varies about its expectation, more so if the concentration of the gene is small.
     log_concentration = numpyro.sample(
         "log_concentration", dist.Normal(*priors.log_concentration).expand([n_genes]).to_event(1)
     )
@@ -132,10 +133,10 @@ def model(design: Design, batch: Batch, n_groups: int, n_factors: int, priors: P
 
 
 def guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
-    """Seek normal posteriors for responses and tilts of each perturbation, point estimates for what all share.
+    """Variational family: normals for the responses and tilts of each perturbation, point estimates for all else.
 
-    ``start`` holds the initial values, by site; of what is sought as normal also deviations, by site and ``_scale``.
-    Its ``stride`` (gene, bin) is the unit in which `SHAPES` are sought: each step moves rare bins further than others.
+    ``start`` has the initial values by site, and for normals also the standard deviations by site and ``_scale``. Its
+    ``stride`` (gene, bin) is the unit in which `SHAPES` are optimized: each step moves rare bins further than others.
     """
     real, positive = dist.constraints.real, dist.constraints.softplus_positive
 

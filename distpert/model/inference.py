@@ -1,4 +1,4 @@
-"""Stochastic variational inference: one epoch, compiled once, run until it no longer pays."""
+"""Stochastic variational inference: a compiled epoch, repeated until the loss stops falling."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class _Compiled(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimization) -> _Compiled:
-    """Jitted initialization and epoch; kept, because ``SVI.run`` would compile anew for every fit."""
+    """Compiled initialization and epoch, cached because ``SVI.run`` would compile again for every fit."""
     n_batches = -(-n_groups // settings.batch_size)
-    batch_size = -(-n_groups // n_batches)  # even batches: the last is short of at most n_batches - 1 groups
+    batch_size = -(-n_groups // n_batches)  # even batches: the last lacks at most n_batches - 1 groups
     n_places = n_batches * batch_size
     n_steps = n_epochs(n_groups, settings) * n_batches
 
@@ -60,13 +60,13 @@ def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimizati
     def bound_guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
         guide(design, batch, start=start)
 
-    # Minibatches make gradients noisy; the shorter memory of squares lets the step size follow.
+    # Gradients of minibatches are noisy; with a shorter memory of their squares the step size adapts faster.
     adam = numpyro.optim.Adam(step_size, b2=0.99)
     svi = SVI(bound_model, bound_guide, adam, TraceMeanField_ELBO())
 
     def take(groups: Batch, chosen: Array) -> Batch:
-        # What fills up the last batch has weight zero, so that each group counts once an epoch: else the loss of an
-        # epoch would vary by which groups happened to be repeated, and with it the stopping rule.
+        # Groups that fill up the last batch have weight zero, so each group counts once in an epoch. Otherwise the loss
+        # of an epoch, and with it the stopping rule, would depend on which groups are repeated.
         weight = (chosen < n_groups) * (n_places / n_groups)
         counts, n_cells, perturbation, context = (jnp.asarray(array)[chosen] for array in groups[:4])
         return Batch(counts, n_cells, perturbation, context, weight)
@@ -97,7 +97,7 @@ def optimize(
     seed: int,
     progress_bar: bool,
 ) -> SviResult:
-    """Fit the guide to the groups, from given initial values.
+    """Fit the guide to the groups, starting from given initial values.
 
     Raises
     ------
@@ -122,8 +122,8 @@ def optimize(
             losses.append(float(loss) / observations)
             if not np.isfinite(losses[-1]):
                 raise FloatingPointError(
-                    f"the loss became {losses[-1]} in epoch {len(losses)}; a smaller Optimization(step_size=...) "
-                    f"than {settings.step_size} may help"
+                    f"the loss became {losses[-1]} in epoch {len(losses)}. Pass "
+                    f"optimization=Optimization(step_size=...) with a step size below {settings.step_size}"
                 )
             converged = has_converged(losses, settings)
             bar.set_description("fitting", refresh=False)
@@ -139,15 +139,15 @@ def optimize(
 
 
 def n_epochs(n_groups: int, settings: Optimization) -> int:
-    """Epochs at most."""
+    """Largest number of epochs."""
     n_batches = -(-n_groups // settings.batch_size)
     return max(settings.max_epochs, -(-settings.min_steps // n_batches))
 
 
 def has_converged(losses: list[float], settings: Optimization) -> bool:
-    """Whether the last ``patience`` epochs brought less than ``tolerance`` of the whole fall of the loss.
+    """Whether the last ``patience`` epochs lowered the best loss by no more than ``tolerance`` of its whole fall.
 
-    The best loss so far stands for the current one, since losses of minibatches scatter.
+    The best loss is compared instead of the last one, because losses of minibatches scatter.
     """
     if len(losses) <= 2 * settings.patience:
         return False

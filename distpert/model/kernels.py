@@ -1,4 +1,4 @@
-"""Which perturbations should respond alike: a kernel on their embeddings, and on the genes that they share."""
+"""Kernel between perturbations, on their embeddings and on the genes that they share."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import explained_variance
 
-# Length scales that are tried, in units of the median distance between training perturbations, with each power.
+# Length scales to try with each power, in units of the median distance between training perturbations.
 LENGTH_SCALES = (0.25, 0.35, 0.42, 0.5, 0.6, 0.7, 1.0, 1.4, 2.0)
 POWERS = (1.0, 2.0)
-# Weights that are tried of genes that labels share; the first is none.
+# Weights to try for the genes that labels share.
 SHARED = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    r"""Powered exponential kernel on embeddings, and a share for the genes that two labels have in common.
+    r"""Powered exponential kernel on embeddings, plus a part for the genes that two labels share.
 
     .. math:: k(p, q) = (1 - w) \exp\big(-(|e_p - e_q| / \ell)^a\big) + w \frac{|p \cap q|}{\sqrt{|p| |q|}}
 
-    The second part is of what a gene does that its embedding does not tell: whatever it is, ``A`` and ``A+B`` have it
-    in common. It is a linear kernel on which genes are perturbed; Gaussian processes may have sums of kernels
-    (Rasmussen & Williams 2006, §4.2.4).
+    The second part says that ``A`` and ``A+B`` share whatever ``A`` does, also what its embedding does not show. It is
+    a linear kernel on which genes are perturbed. A sum of kernels is a kernel (Rasmussen & Williams 2006, §4.2.4).
 
     Attributes
     ----------
     length_scale
         Distance at which the correlation of the first part has fallen to 1/e, in the units of the embeddings.
     power
-        Greater than 0 and at most 2. With 1 it is the Matérn-1/2 kernel, rough; with 2 the squared exponential, smooth,
-        which is near one between close relatives and falls to nothing sooner beyond.
+        Above 0 and at most 2. With 1 it is the Matérn-1/2 kernel, which is rough. With 2 it is the squared exponential,
+        which is smooth: near one between close relatives, and sooner near zero at greater distances.
     shared
         Weight w of the second part, between 0 and 1.
 
@@ -50,7 +49,7 @@ class Kernel:
     shared: float = 0.0
 
     def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """First part (m, n), of embeddings ``left`` (m, dims) and ``right`` (n, dims)."""
+        """First part (m, n) without its weight, between embeddings ``left`` (m, dims) and ``right`` (n, dims)."""
         return np.exp(-((distances(left, right) / self.length_scale) ** self.power))
 
 
@@ -64,7 +63,7 @@ def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def kernel_between(
     left: Sequence[str], right: Sequence[str], embeddings: Embeddings, kernel: Kernel
 ) -> NDArray[np.float64]:
-    """Kernel between perturbations; one without an embedding has none with any other."""
+    """Kernel (m, n) between perturbations; 0 for those without an embedding."""
     matrix = np.zeros((len(left), len(right)))
     rows = [i for i, label in enumerate(left) if embeddings.has(label)]
     columns = [j for j, label in enumerate(right) if embeddings.has(label)]
@@ -77,7 +76,7 @@ def kernel_between(
 
 
 def genes_in_common(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
-    """Cosine (m, n) of the sets of genes of two labels: their number in common, by the root of the product of both."""
+    """Cosine (m, n) of the gene sets of labels: number of shared genes, by the root of the product of both numbers."""
     names = sorted({gene for label in (*left, *right) for gene in genes_of(label)})
     position = {gene: i for i, gene in enumerate(names)}
 
@@ -96,8 +95,8 @@ def choose_kernel(
 ) -> tuple[Kernel, NDArray, NDArray, NDArray]:
     """Kernel whose settings have the greatest marginal likelihood for given responses.
 
-    Length scale and power are chosen together. Where training labels with an embedding share genes, the weight of these
-    is chosen next, and length scale and power once more.
+    Length scale and power are chosen together. If training labels with an embedding share genes, the weight of shared
+    genes is chosen next, and then length scale and power again.
 
     Parameters
     ----------
@@ -113,12 +112,17 @@ def choose_kernel(
     kernel, eigenvalues, eigenvectors, share
         The kernel; (perturbation,) and (perturbation, perturbation) of its matrix between the perturbations; and the
         share of each factor's variance that it explains, (factor,).
+
+    Raises
+    ------
+    ValueError
+        If all perturbations have the same embedding.
     """
     labels = [label for label in perturbations if embeddings.has(label)]
     known = embeddings.of(labels)
     gaps = distances(known, known)[np.triu_indices(len(known), 1)]
     if not gaps.any():
-        raise ValueError("all training perturbations have the same embedding: it cannot tell them apart")
+        raise ValueError("all training perturbations have the same embedding. Pass embeddings that differ")
     typical = np.median(gaps[gaps > 0])
 
     def diagonalized(kernel: Kernel) -> tuple[NDArray, NDArray]:
@@ -133,7 +137,7 @@ def choose_kernel(
     shapes = [Kernel(float(scale * typical), power) for scale, power in product(LENGTH_SCALES, POWERS)]
     best = max(shapes, key=evidence)
     genes = [gene for label in labels for gene in genes_of(label)]
-    if len(set(genes)) < len(genes):  # labels differ, so that a gene that is there twice is shared
+    if len(set(genes)) < len(genes):  # labels differ, so a gene that occurs twice is shared
         best = max((replace(best, shared=weight) for weight in SHARED), key=evidence)
         best = max((replace(shape, shared=best.shared) for shape in shapes), key=evidence)
     eigenvalues, eigenvectors = diagonalized(best)

@@ -1,4 +1,4 @@
-r"""The Dirichlet-categorical likelihood of histogram counts, right in single precision.
+r"""The Dirichlet-categorical likelihood of histogram counts, accurate in single precision.
 
 With logits giving bin probabilities :math:`\pi`, total concentration :math:`\kappa`, counts
 :math:`n_b` of :math:`N` cells and :math:`a_b = \kappa\pi_b`,
@@ -7,9 +7,9 @@ With logits giving bin probabilities :math:`\pi`, total concentration :math:`\ka
     \log p(n) = \sum_b \log\frac{\Gamma(a_b + n_b)}{\Gamma(a_b)}
                - \log\frac{\Gamma(\kappa + N)}{\Gamma(\kappa)} .
 
-Written so, terms of size :math:`N \log(N/\kappa)` cancel and single precision is lost long before
-:math:`\kappa` is large. Stirling's series :math:`\log\Gamma(x) = (x - \tfrac12)\log x - x +
-\tfrac12\log 2\pi + s(x)` lets them cancel on paper instead. With the residuals
+In this form, terms of size :math:`N \log(N/\kappa)` cancel, and single precision is lost long before
+:math:`\kappa` is large. With Stirling's series :math:`\log\Gamma(x) = (x - \tfrac12)\log x - x +
+\tfrac12\log 2\pi + s(x)`, they cancel on paper instead. With the residuals
 :math:`d_b = n_b - N\pi_b` and :math:`y_b = d_b / (\pi_b(\kappa + N))`, so that
 :math:`\pi_b(1 + y_b)` is the posterior mean of the histogram,
 
@@ -19,10 +19,9 @@ Written so, terms of size :math:`N \log(N/\kappa)` cancel and single precision i
       - \tfrac12 \sum_b \log\frac{a_b + n_b}{a_b} + \tfrac12 \log\frac{\kappa + N}{\kappa}
       + \sum_b \left[s(a_b + n_b) - s(a_b)\right] - s(\kappa + N) + s(\kappa) .
 
-The first term is the plain categorical likelihood; the second, :math:`(\kappa + N)` times the
-Kullback-Leibler divergence from posterior mean to prior mean, and all that follow vanish as
-:math:`\kappa` grows. The gradients, with :math:`t(x) = \psi(x) - \log x` and
-:math:`T_b = t(a_b + n_b) - t(a_b)`, take the same form:
+The first term is the categorical likelihood. The second is :math:`(\kappa + N)` times the Kullback-Leibler
+divergence from posterior mean to prior mean; it and all later terms vanish as :math:`\kappa` grows. The
+gradients, with :math:`t(x) = \psi(x) - \log x` and :math:`T_b = t(a_b + n_b) - t(a_b)`, take the same form:
 
 .. math::
     \partial_{\mathrm{logit}_b} &= a_b \Big[\log(1 + y_b) + T_b
@@ -41,8 +40,8 @@ from numpyro import distributions as dist
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-_SHIFT = 6  # Stirling's series is used from 6 up, where four terms are exact in single precision
-# Clamps that keep logarithms and ratios of underflowed probabilities finite; far below anything that counts.
+_SHIFT = 6  # Stirling's series is used from 6 up, where its first terms are exact in single precision
+# Smallest probability: keeps logarithms and ratios finite after underflow, and is far below any that matters.
 _TINY = 1e-30
 
 
@@ -56,7 +55,7 @@ def _stirling_tail(x: Array) -> Array:
 def stirling_remainder(x: ArrayLike) -> Array:
     """s(x) = log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0, error about 1e-6 max(1, |s|)."""
     x = jnp.asarray(x)
-    low = jnp.minimum(x, _SHIFT)  # each branch sees only arguments it is good for
+    low = jnp.minimum(x, _SHIFT)  # each branch gets only arguments for which it is accurate
     high = low + _SHIFT
     rising = (low + 1) * (low + 2) * (low + 3) * (low + 4) * (low + 5) / high**5
     shifted = (low + 0.5) * jnp.log(high / low) - jnp.log(rising)
@@ -75,13 +74,13 @@ def scaled_digamma_remainder(a: Array, x: Array) -> Array:
 
 
 def _log_relative(y: Array, ratio: Array) -> Array:
-    """log(1 + y), where 1 + y is also known as a ratio that stays exact when it is close to zero."""
+    """log(1 + y), where ``ratio`` is 1 + y, exact also when it is close to zero."""
     near = jnp.abs(y) < 0.5
     return jnp.where(near, jnp.log1p(jnp.where(near, y, 0)), jnp.log(ratio))
 
 
 def _bregman(y: Array, ratio: Array, log_ratio: Array) -> Array:
-    """(1 + y) log(1 + y) - y, by its series where the difference would cancel."""
+    """(1 + y) log(1 + y) - y, by its series where the two terms would cancel."""
     small = jnp.where(jnp.abs(y) < 0.05, y, 0)
     series = small * small * (1 / 2 - small * (1 / 6 - small * (1 / 12 - small * (1 / 20 - small / 30))))
     one_plus = jnp.where(jnp.abs(y) < 0.5, 1 + y, ratio)
@@ -89,7 +88,7 @@ def _bregman(y: Array, ratio: Array, log_ratio: Array) -> Array:
 
 
 def _bregman_conjugate(y: Array, log_ratio: Array) -> Array:
-    """log(1 + y) - y, by its series where the difference would cancel."""
+    """log(1 + y) - y, by its series where the two terms would cancel."""
     small = jnp.where(jnp.abs(y) < 0.05, y, 0)
     tail = small * (1 / 4 - small * (1 / 5 - small * (1 / 6 - small / 7)))
     series = -small * small * (1 / 2 - small * (1 / 3 - tail))
@@ -99,12 +98,12 @@ def _bregman_conjugate(y: Array, log_ratio: Array) -> Array:
 def accurate_log_softmax(logits: ArrayLike) -> Array:
     """Log of softmax along the last axis, exact also for a probability close to one.
 
-    With m the largest logit, log pi_m = -log1p(sum over the others of exp(logit_b - m)); summing the largest
-    term in as well, as is usual, would round away a sum much smaller than one.
+    With m the largest logit, log pi_m = -log1p(sum over the others of exp(logit_b - m)). The usual form adds the
+    largest term to the sum, and rounding loses a sum much smaller than one.
     """
     logits = jnp.asarray(logits)
     largest = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
-    # Not jnp.max: among equal logits its derivative is shared, but only one of them is left out of the sum.
+    # Not jnp.max: equal logits would share its derivative, but only one of them is omitted from the sum.
     shifted = logits - jnp.where(largest, logits, 0).sum(axis=-1, keepdims=True)
     others = jnp.where(largest, 0, jnp.exp(shifted)).sum(axis=-1, keepdims=True)
     return shifted - jnp.log1p(others)
@@ -118,7 +117,7 @@ def _value_and_gradients(logits: Array, log_concentration: Array, counts: Array)
     a = jnp.maximum(concentration * probs, _TINY)
     weight = probs * (concentration + n_cells)
     seen = counts > 0
-    # An empty bin's y does not depend on the bin; the same number for all lets them cancel exactly below.
+    # All empty bins have the same y; one number for all of them cancels exactly below.
     y = jnp.where(seen, (counts - n_cells * probs) / weight, -n_cells / (concentration + n_cells))
     ratio = jnp.where(seen, (a + counts) / weight, concentration / (concentration + n_cells))
     log_ratio = _log_relative(y, ratio)
@@ -131,7 +130,7 @@ def _value_and_gradients(logits: Array, log_concentration: Array, counts: Array)
     value = value.sum(axis=-1) - total[..., 0]
 
     digamma = scaled_digamma_remainder(a, after) - scaled_digamma_remainder(a, a)
-    # Relative to the likeliest bin, which else would be the difference of two numbers of the size of N.
+    # Relative to the likeliest bin. Its gradient would otherwise be the difference of two numbers of size N.
     likeliest = jnp.argmax(logits, axis=-1, keepdims=True)
     slope = log_ratio - jnp.take_along_axis(log_ratio, likeliest, axis=-1)
     mean_slope = (a * slope + digamma).sum(axis=-1, keepdims=True)
@@ -146,24 +145,35 @@ def _value_and_gradients(logits: Array, log_concentration: Array, counts: Array)
 def dirichlet_categorical_log_prob(logits: ArrayLike, log_concentration: ArrayLike, counts: ArrayLike) -> Array:
     """Log-probability of the bins of N cells under a Dirichlet-categorical, from their counts.
 
-    It is that of the cells one by one, in any order: the multinomial coefficient, a constant of the data, is left
-    out, so that dividing by N compares with a negative log score. Add :func:`log_multinomial_coefficient` for the
-    Dirichlet-multinomial.
+    It is the log-probability of the cells in a given order, so it has no multinomial coefficient, which is a constant
+    of the data. Divided by N, it compares with a negative log score. Add `log_multinomial_coefficient` for the
+    Dirichlet-multinomial. The gradients are coded by hand, and are accurate in single precision.
 
     Parameters
     ----------
-    logits
-        (..., bin) unnormalized log-probabilities.
-    log_concentration
-        (...) log of the total concentration kappa.
-    counts
-        (..., bin) numbers of cells, whole numbers in any numeric type.
+    logits : Array or ndarray, shape (..., bin)
+        Unnormalized log-probabilities.
+    log_concentration : Array or ndarray, shape (...)
+        Logarithm of the total concentration kappa.
+    counts : Array or ndarray, shape (..., bin)
+        Numbers of cells: whole numbers in any numeric type.
 
     Returns
     -------
-    Array
-        (...) log-probability in nats. In float32 the error is below ``1e-5 max(1, sum_b n_b |log pi_b|)`` for kappa
-        from 1e-3 to 1e8 and up to 1e5 cells.
+    Array, shape (...)
+        Log-probability in nats. In float32 the error is below ``1e-5 max(1, sum_b n_b |log pi_b|)`` for kappa from
+        1e-3 to 1e8 and up to 1e5 cells.
+
+    See Also
+    --------
+    log_multinomial_coefficient, DirichletCategorical
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_prob = dirichlet_categorical_log_prob(np.zeros(2), 0.0, np.array([1, 1]))
+    >>> round(float(log_prob), 4)  # log(1 / 8)
+    -2.0794
     """
     return _value_and_gradients(*_as_floats(logits, log_concentration, counts))[0]
 
@@ -186,10 +196,30 @@ def _as_floats(logits: ArrayLike, log_concentration: ArrayLike, counts: ArrayLik
 
 
 def log_multinomial_coefficient(counts: ArrayLike) -> Array:
-    """Log N! - sum_b log n_b!, the number of orders in which N cells can fill the bins so.
+    """Log N! - sum_b log n_b!, the logarithm of the number of orders of N cells that give these counts.
 
-    By Stirling, -sum_b n_b log(n_b / N) + s'(N) - sum_b s'(n_b) with s'(n) = log n! - n log n + n, in which nothing
-    large cancels.
+    By Stirling's formula it is -sum_b n_b log(n_b / N) + s'(N) - sum_b s'(n_b) with s'(n) = log n! - n log n + n, where
+    no large terms cancel.
+
+    Parameters
+    ----------
+    counts : Array or ndarray, shape (..., bin)
+        Numbers of cells.
+
+    Returns
+    -------
+    Array, shape (...)
+        The logarithm, in nats.
+
+    See Also
+    --------
+    dirichlet_categorical_log_prob
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(float(log_multinomial_coefficient(np.array([1, 2]))), 4)  # log(3)
+    1.0986
     """
     counts = jnp.asarray(counts, jnp.result_type(float))
     n_cells = counts.sum(axis=-1, keepdims=True)
@@ -209,19 +239,32 @@ def log_multinomial_coefficient(counts: ArrayLike) -> Array:
 
 
 class DirichletCategorical(dist.Distribution):
-    """Histogram counts of N cells whose bin probabilities are Dirichlet(kappa pi), integrated out.
+    """Histogram counts of N cells, with bin probabilities from Dirichlet(kappa pi) integrated out.
 
-    The event is the vector of counts; ``log_prob`` is that of the cells' bins one by one
-    (:func:`dirichlet_categorical_log_prob`).
+    A distribution of numpyro with the vector of counts as its event. ``log_prob`` is `dirichlet_categorical_log_prob`:
+    the log-probability of the cells in a given order, without the multinomial coefficient.
 
     Parameters
     ----------
-    logits
-        (..., bin) unnormalized log pi.
-    log_concentration
-        (...) log kappa.
-    total_count
-        (...) number of cells N. ``log_prob`` takes it from the counts; sampling, and the check of values, do not.
+    logits : Array or ndarray, shape (..., bin)
+        Unnormalized log pi.
+    log_concentration : Array or ndarray, shape (...)
+        Logarithm of the concentration kappa.
+    total_count : Array or ndarray, shape (...)
+        Number of cells N, for sampling and for the check of values; ``log_prob`` takes it from the counts.
+    validate_args : bool, optional
+        Whether numpyro checks parameters and values.
+
+    See Also
+    --------
+    dirichlet_categorical_log_prob, log_multinomial_coefficient
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> histogram = DirichletCategorical(np.zeros(3), log_concentration=5.0, total_count=30)
+    >>> histogram.mean.tolist()
+    [10.0, 10.0, 10.0]
     """
 
     arg_constraints = {  # noqa: RUF012 (numpyro reads this class attribute)
@@ -258,11 +301,11 @@ class DirichletCategorical(dist.Distribution):
 
     @validate_sample
     def log_prob(self, value: Array) -> Array:
-        """Log-probability of the cells behind the counts ``value``, (...) nats."""
+        """Log-probability of cells with the counts ``value``, (...) in nats."""
         return dirichlet_categorical_log_prob(self.logits, self.log_concentration, value)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw counts: a histogram from the Dirichlet, then a multinomial (fast, unlike one categorical a cell)."""
+        """Draw counts: a histogram from the Dirichlet, then a multinomial, faster than a categorical for each cell."""
         shape = sample_shape + self.batch_shape + self.event_shape
         key_histogram, key_counts = jax.random.split(key)
         concentration = jnp.exp(self.log_concentration)[..., None] * jax.nn.softmax(self.logits, axis=-1)

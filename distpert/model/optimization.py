@@ -16,16 +16,16 @@ class Optimization:
     Attributes
     ----------
     max_epochs : int
-        Epochs at most, unless they are fewer than ``min_steps`` minibatches.
+        Largest number of epochs, unless they have fewer than ``min_steps`` minibatches.
     min_steps : int
-        Minibatches that are allowed at least: the last epoch is the one that completes them. Small screens need them:
-        concentrations far below their prior are reached late.
+        Minibatches that the fit may take in any case: if ``max_epochs`` have fewer, the last epoch is the one that
+        completes them. Small screens need them, because concentrations far below their prior are reached late.
     batch_size : int
-        Groups in a minibatch, at most.
+        Largest number of groups in a minibatch.
     step_size : float
-        Of Adam, at the start.
+        Step size of Adam at the start.
     tolerance, patience : float, int
-        The run ends early when, over the last ``patience`` epochs, the loss fell by less than ``tolerance`` of its
+        The fit ends early when the last ``patience`` epochs lowered the best loss by no more than ``tolerance`` of its
         whole fall.
 
     Raises

@@ -12,22 +12,22 @@ from distpert._shared.arguments import check_number
 
 @dataclass(frozen=True, kw_only=True)
 class Priors:
-    """Prior scales, in logits unless said otherwise.
+    """Prior scales, in logits unless stated otherwise.
 
     Attributes
     ----------
     common : float
         Standard deviation of each step of the common shift from bin to bin.
     context : float
-        The same of what a context adds to the common shift.
+        Standard deviation of each step of a context's deviation from the common shift.
     loading : float
-        The same of the loadings.
+        Standard deviation of each step of the loadings.
     loading_smoothness : float
-        Correlation of each step of the loadings with the next; from 0 to below 1, no unit.
+        Correlation of each step of the loadings with the next, from 0 to below 1.
     log_concentration : tuple of float
         Mean and standard deviation of the logarithm of the concentration κ.
     share : tuple of float
-        The two parameters of the Beta prior of the explained share.
+        The two parameters of the Beta prior of the explained share ρ.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class Priors:
         bounds: dict[str, dict[str, float]] = {name: {"above": 0} for name in ("common", "context", "loading")}
         bounds["loading_smoothness"] = {"least": 0, "below": 1}
         for name, wanted in bounds.items():
-            object.__setattr__(self, name, check_number(name, getattr(self, name), **wanted))  # plain, for JSON
+            object.__setattr__(self, name, check_number(name, getattr(self, name), **wanted))  # a plain float, for JSON
         if np.float32(self.loading_smoothness) >= 1:
             raise ValueError(f"loading_smoothness must be below 1 in single precision, not {self.loading_smoothness!r}")
         mean, deviation = _pair("log_concentration", self.log_concentration)
@@ -66,7 +66,7 @@ class Priors:
 
 
 def _pair(name: str, given: object) -> Sequence[object]:
-    """Return two of something, in a form that can be taken apart."""
+    """Return a pair as a tuple or list."""
     pair = given.tolist() if isinstance(given, np.ndarray) else given
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise ValueError(f"{name} must be two numbers, not {given!r}")

@@ -1,4 +1,4 @@
-"""Random walks whose steps resemble those before them: what is known of shifts along the bins."""
+"""Random walk with correlated steps, the prior of loadings along the bins."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpyro.distributions.util import validate_sample
 
 
 class SmoothWalk(dist.Distribution):
-    r"""Random walk along the last axis, whose steps are an autoregression.
+    r"""Random walk along the last axis with autoregressive steps.
 
     .. math:: x_0 \sim \mathrm{Normal}(0, s^2), \qquad x_b = x_{b-1} + \delta_b, \qquad
               \operatorname{cov}(\delta_a, \delta_b) = s^2 \rho^{|a - b|}
 
-    Without smoothness the walk goes on level where no cell tells otherwise; with it, it goes on in the direction it
-    had. That is what shifts of logits do: where a distribution moves, its logarithm changes the more the farther out.
+    Into bins without cells, a walk without smoothness continues level; with smoothness it continues in its direction.
+    The logarithm of a density behaves like this when a distribution moves: it changes more, the farther out the bin.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class SmoothWalk(dist.Distribution):
 
     @property
     def _innovation_scale(self) -> Array:
-        """Standard deviation of what is new in a step."""
+        """Standard deviation of a step, given the step before."""
         return self.scale * jnp.sqrt(1 - self.smoothness**2)
 
     @validate_sample

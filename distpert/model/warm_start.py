@@ -1,4 +1,4 @@
-"""Where the optimization starts: factors of smoothed log-ratios, and tilts of the perturbed genes."""
+"""Initial values of the optimization: factors of smoothed log-ratios, and tilts of the perturbed genes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-# Cells' worth of the expected histogram that each group's is shrunk towards before taking logarithms.
+# Each group's histogram is shrunk towards the expected one by this many cells before logarithms are taken.
 SHRINK_CELLS = 80.0
-TILT_STEPS, TILT_SETTLED = 1000, 1e-4  # steps at most, and what mean and variance move by when they have settled
-TILT_PRIOR = 2.0  # scale of the priors of mean and scale, as in the model
+TILT_STEPS, TILT_SETTLED = 1000, 1e-4  # most steps; change of mean and variance when settled
+TILT_PRIOR = 2.0  # scale of the priors of mean and scale of tilts, as in the model
 
 
 class Factors(NamedTuple):
@@ -32,10 +32,9 @@ def factorize(
 ) -> Factors:
     """Singular vectors of the perturbations' smoothed log-ratios to their controls.
 
-    Each group's histogram is shrunk towards its control's as moved by the common shift; the log-ratios are averaged
-    over the groups of a perturbation, centered, and weighted by the square root of the pooled probability, so that
-    a bin counts for as many cells as it holds. A random start would need several times as many steps of
-    optimization.
+    Each group's histogram is shrunk towards the control after the common shift. The log-ratios are averaged over the
+    groups of a perturbation and centered. Bins are weighted by the square root of the pooled probability, so that a bin
+    counts for as many cells as it holds. A random start would need several times as many steps of optimization.
 
     Parameters
     ----------
@@ -46,9 +45,9 @@ def factorize(
     control
         (context, gene, bin) smoothed control histograms.
     n_factors
-        At most the number of perturbations.
+        Number of factors, at most the number of perturbations.
     """
-    n_perturbations = int(perturbation.max()) + 1  # numpy's integers would make single precision double
+    n_perturbations = int(perturbation.max()) + 1  # a numpy integer would turn single precision into double
     cells = np.bincount(context, n_cells, minlength=len(control))[:, None, None]
     total = np.stack([counts[context == c].sum(axis=0) for c in range(len(control))])
     common = np.log((total + SHRINK_CELLS * control) / ((cells + SHRINK_CELLS) * control))
@@ -74,7 +73,7 @@ def factorize(
 
 
 class Tilts(NamedTuple):
-    """Distribution of tilts, mean and scale (tilt,), and their posterior (perturbation, tilt) means and deviations."""
+    """Mean and scale (tilt,) of the distribution of tilts; posterior means and deviations (perturbation, tilt)."""
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -92,7 +91,7 @@ def learn_tilts(
     tilts: NDArray,
     targets: NDArray,
 ) -> Tilts:
-    r"""Tilt of each perturbation's own gene, and how tilts are distributed, by empirical Bayes.
+    r"""Tilt of each perturbation's own gene, and the distribution of tilts, by empirical Bayes.
 
     Over the groups and target genes of a perturbation p,
 
@@ -101,12 +100,12 @@ def learn_tilts(
         t_{pj} \sim \mathrm{Normal}(m_j, s_j^2),
 
     with the priors of the model, :math:`m_j \sim \mathrm{Normal}(0, 2^2)`, :math:`s_j \sim \mathrm{HalfNormal}(2)`: the
-    model without its responses and concentrations. Steps of Newton's method on t, with the normal approximation at its
-    mode, in turn with those of the EM algorithm on m and s, until these have settled. Where no target is measured the
-    posterior is the distribution of the others.
+    model without its responses and concentrations. Newton steps on t alternate with EM steps on m and s until m and
+    s have settled; the posterior of t is approximated by a normal at its mode. For a perturbation without a measured
+    target, the posterior is the distribution of tilts.
 
-    The variances count one more tilt, at a distance of 1 from the mean: without it the likeliest variance of few tilts
-    is 0.
+    The variances count one additional tilt, at a distance of 1 from the mean. Without it, the most likely variance of
+    few tilts is 0.
 
     Parameters
     ----------
@@ -117,7 +116,7 @@ def learn_tilts(
     tilts
         (context, gene, tilt, bin).
     targets
-        (perturbation, target) index of each perturbed gene, past the end where not measured.
+        (perturbation, target) index of each perturbed gene, the number of genes if it is not measured.
     """
     n_perturbations, n_genes, n_tilts = len(targets), tilts.shape[1], tilts.shape[2]
     group, target = np.nonzero(targets[perturbation] < n_genes)
@@ -141,13 +140,13 @@ def learn_tilts(
         spread = np.einsum("rb,rjb,rkb->rjk", probs, direction, direction) - expected[:, :, None] * expected[:, None]
         precision = by_perturbation(cells[:, None, None] * spread) + np.diag(1 / variance)
         step = np.linalg.solve(precision, (by_perturbation(excess) - (tilt - mean) / variance)[..., None])[..., 0]
-        # Far from its mode the logarithm of a softmax is no parabola, and a whole step may go too far.
+        # Far from the mode the log-likelihood is not quadratic, and a whole step may go too far.
         tilt = tilt + step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1)
         own_variance = np.diagonal(np.linalg.inv(precision), axis1=1, axis2=2)
         before = mean, variance
         mean = tilt[known].sum(axis=0) / (n_known + variance / TILT_PRIOR**2)
         squares = ((tilt - mean) ** 2 + own_variance)[known].sum(axis=0) + 1
-        # The positive root of s⁴ / 2² + (n + 1) s² - squares, where the derivative by s vanishes.
+        # The positive root of s⁴ / 2² + (n + 1) s² - squares, where the derivative with respect to s is 0.
         variance = TILT_PRIOR**2 / 2 * (np.sqrt((n_known + 1) ** 2 + 4 * squares / TILT_PRIOR**2) - (n_known + 1))
         if max(abs(mean - before[0]).max(), abs(variance - before[1]).max()) < TILT_SETTLED:
             break

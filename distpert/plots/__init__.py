@@ -1,4 +1,4 @@
-"""Plots of fits, predictions and calibration: an Axes in, the same Axes out."""
+"""Plots of fits, predictions and calibration. Each takes an Axes and returns it."""
 
 from distpert.plots.calibration import plot_coverage, plot_pit, plot_selective_risk, plot_strata
 from distpert.plots.fit import plot_explained_share, plot_loss

@@ -1,4 +1,4 @@
-"""Coverage and probability integral transforms, as `distpert.calibration` finds them."""
+"""Plots of the coverage, transforms and selective risk that `distpert.calibration` measures."""
 
 from __future__ import annotations
 
@@ -18,19 +18,29 @@ if TYPE_CHECKING:
 
 
 def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """Plot how often intervals hold against how often they should.
+    """Plot the coverage of predictive intervals against their level.
 
     Parameters
     ----------
-    calibration
+    calibration : Dataset
         As `distpert.calibration` or `distpert.combine_calibrations` returns it.
-    ax
-        Where to draw; a new figure by default.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        A line with its 95 % band for each moment. On the dashed diagonal: calibrated; below: over-confident.
+        A line with its 95 % band for each moment. On the dashed diagonal, the prediction is calibrated; below, it is
+        over-confident.
+
+    Raises
+    ------
+    TypeError
+        If ``calibration`` is not such a table.
+
+    Examples
+    --------
+    >>> plot_coverage(distpert.calibration(prediction, held_out))  # doctest: +SKIP
     """
     _check_table(calibration)
     ax = axes_or_new(ax, 3.6, 3.4)
@@ -43,7 +53,7 @@ def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         )
         if len(level) > 1:
             ax.fill_between(level, lower, upper, color=color, alpha=0.15, lw=0)
-        else:  # there is nothing to fill between
+        else:  # one level has no area to fill
             ax.vlines(level, lower, upper, color=color, alpha=0.5, lw=1.2)
         ax.plot(level, value, mark + "-", color=color, ms=4, lw=1.2, label=moment)
     low = max(
@@ -61,29 +71,37 @@ def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None = None) -> Axes:
-    """Plot the density of probability integral transforms with the bands in which a calibrated prediction's lies.
+    """Plot the density of probability integral transforms, with the bands of a calibrated prediction.
 
     Parameters
     ----------
-    calibration
-        As `distpert.calibration` or `distpert.combine_calibrations` returns it, not of conformal intervals.
-    moment
-        Of which moment, or ``"cells"`` for single cells.
-    ax
-        Where to draw; a new figure by default.
+    calibration : Dataset
+        As `distpert.calibration` or `distpert.combine_calibrations` returns it, but not for conformal intervals.
+    moment : str
+        ``"mean"``, ``"variance"``, ``"skewness"``, ``"kurtosis"``, or ``"cells"`` for single cells.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        Bars; filled, the 95 % band of each by itself, with bars outside it in another color and hatched; between two
-        lines, the simultaneous band, and in the legend the p-value of a flat density. Flat: calibrated; ∪:
-        over-confident; ∩: too wide; a slope: biased. Of 20 bars of a calibrated prediction one is outside the filled
-        band on average, while all are between the lines with probability 95 %. One perturbation has no bands.
+        Bars with two bands. The filled band covers each bar of a calibrated prediction with probability 95 %, so of 20
+        bars one is outside on average; bars outside have another color and are hatched. The two lines are the
+        simultaneous band, which covers all bars at once with probability 95 %; the legend has the p-value of a flat
+        density. Flat bars mean calibrated, ∪ over-confident, ∩ too wide, a slope biased. A single perturbation has no
+        bands.
 
     Raises
     ------
+    TypeError
+        If ``calibration`` is not such a table.
     ValueError
-        If the table has no transforms, or not of this moment, which groups of a single cell do not have.
+        If the moment is unknown, or the table has no transforms of it. Conformal intervals have none, and groups of a
+        single cell have none of variance, skewness and kurtosis.
+
+    Examples
+    --------
+    >>> plot_pit(distpert.calibration(prediction, held_out), "variance")  # doctest: +SKIP
     """
     _check_table(calibration)
     if "pit" not in calibration:
@@ -95,7 +113,7 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
     lowest, highest = (table[f"{name}_simultaneous_{end}"].to_numpy() for end in ("lower", "upper"))
     what = "single cells" if moment == "cells" else moment
     if np.isnan(value).all():
-        raise ValueError(f"there are no transforms of {what}: each group has a single cell, which has but a mean")
+        raise ValueError(f"there are no transforms of {what}: each group has a single cell, which has only a mean")
     centers = table["pit_bin"].to_numpy()
     edges = np.linspace(0, 1, len(centers) + 1)
 
@@ -118,26 +136,33 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
 
 
 def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """Plot how good the predictions are that a posterior is surest of.
+    """Plot the error of the predictions with the least posterior uncertainty.
 
     Parameters
     ----------
-    calibration
-        As `distpert.calibration` or `distpert.combine_calibrations` returns it, of a posterior.
-    ax
-        Where to draw; a new figure by default.
+    calibration : Dataset
+        As `distpert.calibration` or `distpert.combine_calibrations` returns it, for a posterior.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        The Cramér distance of each share of the perturbations, those with the least spread first, relative to that of
-        all, with its 95 % band. Below the dashed line: it knows which of its predictions are good.
+        For each share of the perturbations, those with the least spread first, their Cramér distance relative to the
+        distance of all, with its 95 % band. Below the dashed line, which is the mean of a random order, the uncertainty
+        predicts the error.
 
     Raises
     ------
+    TypeError
+        If ``calibration`` is not such a table.
     ValueError
-        If the table has no selective risk, being of a baseline or of conformal intervals, or its mean Cramér distance
-        is not above 0.
+        If the table has no selective risk, because it is of a baseline or of conformal intervals, or because the mean
+        Cramér distance is not above 0.
+
+    Examples
+    --------
+    >>> plot_selective_risk(distpert.calibration(prediction, held_out))  # doctest: +SKIP
     """
     _check_table(calibration)
     if "selective_risk" not in calibration:
@@ -149,11 +174,12 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
     if np.isnan(value).all():
         raise ValueError("there is no selective risk: the mean Cramér distance of all perturbations is not above 0")
     ax = axes_or_new(ax)
-    ax.axhline(1, color=CONTROL, ls="--", lw=1, label="knows nothing of it")
+    ax.axhline(1, color=CONTROL, ls="--", lw=1, label="random order")
     ax.fill_between(share, lower, upper, color=PREDICTED, alpha=0.15, lw=0)
     band = None if np.isnan(lower).all() else "with 95 % band"
     ax.plot(share, value, "o-", color=PREDICTED, ms=4, lw=1.2, label=band)
-    ax.set(xlabel="surest perturbations (%)", ylabel="Cramér distance, relative", title="selective risk", xlim=(0, 102))
+    ax.set(xlabel="most certain perturbations (%)", ylabel="relative Cramér distance", title="selective risk")
+    ax.set_xlim(0, 102)
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))  # debiased distances can be negative
     ax.legend(frameon=False, fontsize="small", loc="lower right")
     return ax
@@ -162,30 +188,36 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
 def plot_strata(
     calibration: xr.Dataset, stratifier: str = "spread", moment: str = "mean", *, ax: Axes | None = None
 ) -> Axes:
-    """Plot how often intervals hold in strata of perturbations, or for expression of genes.
+    """Plot the coverage of predictive intervals in strata of perturbations, or of genes by expression.
 
     Parameters
     ----------
-    calibration
+    calibration : Dataset
         As `distpert.calibration` or `distpert.combine_calibrations` returns it.
-    stratifier
-        What is divided into strata: ``"effect_size"``, ``"n_cells"``, ``"expression"``, ``"distance"``, ``"spread"``.
-    moment
-        Of which moment.
-    ax
-        Where to draw; a new figure by default.
+    stratifier : {"effect_size", "n_cells", "expression", "distance", "spread"}
+        Quantity that is divided into strata.
+    moment : str
+        ``"mean"``, ``"variance"``, ``"skewness"`` or ``"kurtosis"``.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        For each level, a dashed line at it, with the level to the right, and the coverage of each stratum with its 95 %
-        band, at the mean of what is stratified by. A calibrated prediction is on its line, except by effect size: see
-        `distpert.calibration`.
+        For each level a dashed line, labeled at the right, and the coverage of each stratum with its 95 % band, at the
+        stratum's mean of the stratifier. A calibrated prediction lies on the lines, except for strata of effect size:
+        see `distpert.calibration`.
 
     Raises
     ------
+    TypeError
+        If ``calibration`` is not such a table.
     ValueError
-        If the stratifier or moment is unknown, or nothing is known to stratify by.
+        If the stratifier or moment is unknown, or the table has no values of the stratifier.
+
+    Examples
+    --------
+    >>> plot_strata(distpert.calibration(prediction, held_out), "distance")  # doctest: +SKIP
     """
     _check_table(calibration)
     known = calibration["stratifier"].to_numpy().tolist()
@@ -195,21 +227,21 @@ def plot_strata(
     table = calibration.sel(stratifier=stratifier, moment=moment)
     at = table["mean_by_stratum"].to_numpy()
     if np.isnan(at).all():
-        raise ValueError(f"the calibration knows no {stratifier} of its perturbations")
+        raise ValueError(f"the calibration has no {stratifier} of its perturbations")
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator
 
     ax = axes_or_new(ax)
     levels = calibration["level"].to_numpy()
-    colors = colormaps["viridis"](np.linspace(0, 0.8, len(levels)))  # in order, as levels are
+    colors = colormaps["viridis"](np.linspace(0, 0.8, len(levels)))  # colors in order, like levels
     for level, color, mark in zip(levels, colors, cycle("os^DvP"), strict=False):
         value, lower, upper = (
             table["coverage_by_stratum" + end].sel(level=level).to_numpy() for end in ("", "_lower", "_upper")
         )
         ax.axhline(level, color=color, ls="--", lw=1)
-        right = ax.get_yaxis_transform()  # levels as data, the edge of the Axes as 1
+        right = ax.get_yaxis_transform()  # x in units of the Axes, y in units of the data
         ax.text(1.02, level, f"{level:g}", transform=right, color=color, va="center", fontsize="small")
-        ends = np.maximum([value - lower, upper - value], 0)  # a quantile can end short of the mean
+        ends = np.maximum([value - lower, upper - value], 0)  # the mean can lie outside the quantiles
         ax.errorbar(at, value, ends, fmt=mark + "-", color=color, ms=4, lw=1.2, capsize=2, label=f"level {level:g}")
     name = "number of cells" if stratifier == "n_cells" else stratifier.replace("_", " ")
     units = calibration[stratifier].attrs["units"]
@@ -224,7 +256,7 @@ def plot_strata(
 
 
 def _check_table(calibration: xr.Dataset) -> None:
-    """Refuse what is no table of calibration, as a prediction is not."""
+    """Refuse anything but a table of calibration."""
     import xarray as xr
 
     made_by = "distpert.calibration(prediction, adata)"

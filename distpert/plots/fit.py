@@ -1,4 +1,4 @@
-"""How a fit went, and how much it follows the embedding."""
+"""Plots of a fit: its loss, and the share of variance that embeddings explain."""
 
 from __future__ import annotations
 
@@ -20,41 +20,59 @@ def plot_loss(fit: Fit, *, ax: Axes | None = None) -> Axes:
 
     Parameters
     ----------
-    fit
+    fit : Fit
         A fitted model.
-    ax
-        Where to draw; a new figure by default.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        Negative evidence lower bound, in nats per cell and gene, against the epoch, from 1. The title says how the fit
+        Negative evidence lower bound, in nats per cell and gene, against the epoch, from 1. The title says why the fit
         ended.
+
+    Raises
+    ------
+    TypeError
+        If ``fit`` is not a `distpert.Fit`.
+
+    Examples
+    --------
+    >>> plot_loss(distpert.fit(adata, embeddings))  # doctest: +SKIP
     """
     _check_fit(fit)
     ax = axes_or_new(ax)
     ax.plot(np.arange(1, len(fit.loss) + 1), fit.loss, color=PREDICTED, lw=1.4)
-    ended = "ended by its stopping rule" if fit.converged else "ended at the last epoch allowed"
+    ended = "ended by the stopping rule" if fit.converged else "ended at the last epoch allowed"
     ax.set(xlabel="epoch", ylabel="loss (nats per cell and gene)", title=ended)
     return ax
 
 
 def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
-    """Plot the share of the variance of the latent response that follows the embedding, factor by factor.
+    """Plot the share of latent variance that follows the embedding, for each factor.
 
     Parameters
     ----------
-    fit
+    fit : Fit
         A fitted model.
-    ax
-        Where to draw; a new figure by default.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        A bar for each factor, as wide as the share of all shifts that it brings, widest first; the area of the bars is
-        `Fit.explained_share`, the dashed line. The dotted line is `Fit.predictable_share`: what can be told of a
-        perturbation left out.
+        A bar for each factor, with its share of all shifts as the width, widest first. The dashed line is
+        `Fit.explained_share`, the area of the bars. The dotted line is `Fit.predictable_share`, the cross-validated
+        (leave-one-out) R² of the latent responses.
+
+    Raises
+    ------
+    TypeError
+        If ``fit`` is not a `distpert.Fit`.
+
+    Examples
+    --------
+    >>> plot_explained_share(distpert.fit(adata, embeddings))  # doctest: +SKIP
     """
     _check_fit(fit)
     share, weight = fit.parameters["explained_share"].to_numpy(), fit.factor_weight
@@ -62,12 +80,12 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
     width = weight[order]
     ax = axes_or_new(ax)
     ax.bar(width.cumsum() - width, share[order], width, align="edge", color=PREDICTED, alpha=0.4, edgecolor=PREDICTED)
-    lines = [("follows the embedding", fit.explained_share, "--", CONTROL)]
-    lines.append(("can be told when left out", fit.predictable_share, ":", OBSERVED))
+    lines = [("explained by the embedding", fit.explained_share, "--", CONTROL)]
+    lines.append(("cross-validated R²", fit.predictable_share, ":", OBSERVED))
     for what, value, dashes, color in lines:
         ax.axhline(value, color=color, ls=dashes, lw=1.6, label=f"{what}: {value:.0%}")
     ax.set(
-        xlabel=f"{len(share)} factors, as wide as their share of all shifts",
+        xlabel=f"{len(share)} factors, width: share of all shifts",
         ylabel="explained share of variance",
         xlim=(0, 1),
         ylim=(0, 1.3),  # room for the legend
@@ -78,7 +96,7 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
 
 
 def _check_fit(fit: Fit) -> None:
-    """Refuse what is no fit, as its predictions are not."""
+    """Refuse anything but a fit."""
     from distpert.fitting.fitted import Fit
 
     check_type("fit", fit, Fit, made_by="distpert.fit(adata, embeddings)")

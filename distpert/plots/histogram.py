@@ -1,16 +1,15 @@
-"""The predicted histogram of one gene."""
+"""A plot of the predicted histogram of one gene."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distpert._shared.arguments import check_type
 from distpert._shared.symbols import check_known
 from distpert.histograms.moments import EXPRESSION
 from distpert.histograms.observed import observed_cells
 from distpert.plots.selection import control_histograms, group_name
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
-from distpert.predictions.base import HistogramPrediction
+from distpert.predictions.base import HistogramPrediction, check_histograms
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,40 +28,47 @@ def plot_histogram(
     ci_prob: float = 0.9,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot the predicted histogram of a gene under a perturbation, with the control's and the observed one.
+    """Plot the histogram of a gene under a perturbation: predicted, in control cells, and observed.
 
     Parameters
     ----------
-    prediction
-        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or of a baseline that predicts histograms.
-    perturbation, gene
-        Which of the perturbations and genes.
-    context
-        Which of the contexts; may be left out if there is one.
-    observed
-        Cells, or counted histograms in the bins of the fit, to show beside. The band is then the predictive interval
-        for as many cells; without, that of a baseline has no width.
-    ci_prob
+    prediction : HistogramPrediction
+        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or prediction of a baseline with histograms.
+    perturbation : str
+        A predicted perturbation.
+    gene : str
+        A predicted gene.
+    context : str, optional
+        A predicted context; may be left out if there is one.
+    observed : AnnData or Histograms, optional
+        Observed cells, or their histograms in the bins of the training. The band is then the predictive interval for as
+        many cells. Without them, the band of a baseline has no width.
+    ci_prob : float
         Probability of the band, bin by bin.
-    ax
-        Where to draw; a new figure by default.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        Bin probability against expression; the title has the gene and the group. Bins that hold nothing anywhere are
-        left out of the lines.
+        Bin probability against expression. The title has the gene and the group. Bins without a cell in any group are
+        not part of the lines.
 
     Raises
     ------
     KeyError
-        If the perturbation, gene or context is none of those predicted.
+        If the perturbation, gene or context is not predicted.
     ValueError
-        If the method predicts means alone.
+        If the method predicts means only.
     TypeError
         If the prediction has no histograms.
+
+    Examples
+    --------
+    >>> prediction = fit.predict("NANOG")  # doctest: +SKIP
+    >>> plot_histogram(prediction, "NANOG", "SOX2", context="5", observed=held_out)  # doctest: +SKIP
     """
-    check_type("prediction", prediction, HistogramPrediction, made_by="fit.predict(labels)")
+    check_histograms(prediction)
     check_known(gene, prediction.genes, "genes")
     one = prediction.select(perturbation, context)
     training = one.training
@@ -77,7 +83,7 @@ def plot_histogram(
     position = training.genes.index(gene)
     control = control_histograms(training, one.contexts[0])[position]
     x = training.centers.to_numpy()[position]
-    # Values that come from few counts leave bins that nothing ever fills; a line through their zeros would be a comb.
+    # Values from small counts leave bins without any cell; a line through their zeros would look like a comb.
     shown = training.counts.to_numpy()[:, position].sum(axis=0) > 0
     if counts is not None:
         shown |= counts > 0
@@ -85,7 +91,7 @@ def plot_histogram(
     ax = axes_or_new(ax)
     title = f"{gene}: {group_name(one.perturbations[0], one.contexts[0], training.context_key)}"
     what = "of probability" if counts is None else f"for {n_cells} cells"
-    band = f", {ci_prob:.0%} band {what}" if (upper > lower).any() else ""  # one histogram is a band of no width
+    band = f", {ci_prob:.0%} band {what}" if (upper > lower).any() else ""  # a single histogram has a band of no width
     ax.fill_between(x[shown], lower[shown], upper[shown], color=PREDICTED, alpha=0.25, lw=0)
     ax.plot(x[shown], control[shown], color=CONTROL, ls="--", lw=1.2, label="control")
     ax.plot(x[shown], predicted[shown], color=PREDICTED, lw=1.6, label=f"predicted{band}")

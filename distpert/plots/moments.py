@@ -1,4 +1,4 @@
-"""Moments predicted against moments observed."""
+"""A plot of predicted against observed moments."""
 
 from __future__ import annotations
 
@@ -35,40 +35,48 @@ def plot_moments(
 
     Parameters
     ----------
-    prediction
-        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), of a baseline that predicts histograms, or conformal.
-    adata
-        Cells of the perturbation, or counted histograms of them in the bins of the fit.
-    perturbation
-        Which of the perturbations.
-    moment
-        ``"mean"``, ``"variance"``, ``"skewness"`` or ``"kurtosis"`` (excess).
-    context
-        Which of the contexts; may be left out if there is one.
-    ci_prob
+    prediction : BasePrediction
+        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), prediction of a baseline with histograms, or
+        conformal prediction.
+    adata : AnnData or Histograms
+        Cells of the perturbation, or their histograms in the bins of the training.
+    perturbation : str
+        A predicted perturbation.
+    moment : {"mean", "variance", "skewness", "kurtosis"}
+        Moment to plot; kurtosis is excess kurtosis.
+    context : str, optional
+        A predicted context; may be left out if there is one.
+    ci_prob : float
         Probability of the intervals, gene by gene, for as many cells as were observed.
-    ax
-        Where to draw; a new figure by default.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        Predictive median and interval of each gene against what was observed; where an interval misses it, in another
-        color and shape. Genes with all cells in one bin have no skewness and kurtosis and are left out of these two;
-        the legend says how many.
+        Predictive median and interval of each gene against the observed moment, in another color and shape where the
+        interval does not cover it. Genes with all cells in one bin have no skewness and kurtosis; they are not shown
+        for these two, and the legend gives their number.
 
     Raises
     ------
+    TypeError
+        If ``prediction`` is not a prediction.
     KeyError
-        If the perturbation or context is none of those predicted.
+        If the perturbation or context is not predicted.
     ValueError
-        If there is no such moment, or no cells, or the method predicts means alone, without intervals.
+        If there is no such moment, there are no cells, or the method predicts means only, without intervals.
+
+    Examples
+    --------
+    >>> prediction = fit.predict("NANOG", context="5")  # doctest: +SKIP
+    >>> plot_moments(prediction, held_out, "NANOG", moment="variance")  # doctest: +SKIP
     """
     check_type("prediction", prediction, BasePrediction, made_by="fit.predict(labels)")
     check_moment(moment)
     if isinstance(prediction, MeanPrediction):
         raise ValueError(
-            "this method predicts means alone, without intervals to plot: distpert.conformalize gives it some"
+            "this method predicts means alone, without intervals to plot. Make some with distpert.conformalize"
         )
     one = prediction.select(perturbation, context)
     cells = observed_cells(one.training, adata, one.perturbations, one.contexts)
@@ -82,12 +90,12 @@ def plot_moments(
     median, lower, upper = (
         summary[moment].sel(statistic=name).to_numpy().reshape(-1)[shown] for name in ("median", "lower", "upper")
     )
-    # Moments of cells that are all in one bin are predicted in single precision.
+    # Predictions are in single precision, so exact moments of cells in one bin need some slack.
     slack = 1e-5 * (1 + np.abs(observed))
     inside = (lower - slack <= observed) & (observed <= upper + slack)
 
     ax = axes_or_new(ax, 3.6, 3.4)
-    for chosen, color, mark, what in [(inside, PREDICTED, "o", "holds"), (~inside, OBSERVED, "D", "misses")]:
+    for chosen, color, mark, what in [(inside, PREDICTED, "o", "covers"), (~inside, OBSERVED, "D", "misses")]:
         x, ends = observed[chosen], (lower[chosen], upper[chosen])
         label = f"{ci_prob:.0%} interval {what}: {chosen.sum()} genes"
         ax.vlines(x, *ends, color=color, alpha=0.35, lw=1)

@@ -1,4 +1,4 @@
-"""A statistic of replicated cells against that of the observed ones."""
+"""A plot of a statistic of replicated cells and of the observed cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-MOST_BARS = 40  # one for each value
+MOST_BARS = 40  # up to this many values have a bar each
 
 
 def plot_predictive_check(
@@ -30,37 +30,48 @@ def plot_predictive_check(
     context: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot how a statistic of replicated cells is distributed, and where that of the observed cells lies.
+    """Plot the distribution of a statistic over replicated cells, and its value in the observed cells.
 
     Parameters
     ----------
-    check
+    check : Dataset
         As `distpert.predictive_check` returns it.
-    prior
-        The same for a prior (`Fit.prior_predictive`), drawn behind. What of it lies beyond the posterior's replicates
-        and the observed value by more than three times their range is left out of the picture.
-    perturbation, context
-        Which; may be left out if there is one.
-    gene
-        Which gene. Without one: the mean over genes in each draw, of those that have a value in the observed cells and
-        in all replicates; the title says how many.
-    ax
-        Where to draw; a new figure by default.
+    prior : Dataset, optional
+        The same check of a prior (`Fit.prior_predictive`), drawn behind. Values are not shown if they lie outside the
+        range of the posterior's replicates and the observed value by more than three times that range.
+    perturbation : str, optional
+        A perturbation of the check; may be left out if there is one.
+    gene : str, optional
+        A gene of the check. By default the mean over genes, for genes with a value in the observed cells and in all
+        replicates; the title gives their number.
+    context : str, optional
+        A context of the check; may be left out if there is one.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        Densities, a line at the observed value, and the p-value in the legend. Where the replicates take few values,
-        bars lie on these.
+        Densities, a line at the observed value, and the p-value in the legend. If replicates have few distinct values,
+        each has a bar.
 
     Raises
     ------
     TypeError
-        If a check or the prior is none.
+        If ``check`` or ``prior`` is not such a table.
     KeyError
-        If the perturbation, context or gene is none of those checked, or is to be named.
+        If the perturbation, context or gene is not in the check, or is not named although there are several.
     ValueError
         If the prior is of another statistic, or the observed cells have no value.
+
+    See Also
+    --------
+    distpert.predictive_check
+
+    Examples
+    --------
+    >>> check = distpert.predictive_check(fit.predict("NANOG"), held_out, "zero_fraction")  # doctest: +SKIP
+    >>> plot_predictive_check(check, gene="SOX2", context="5")  # doctest: +SKIP
     """
     import xarray as xr
 
@@ -96,7 +107,7 @@ def plot_predictive_check(
         _bars(ax, shown, np.histogram_bin_edges(shown, 30), len(before), CONTROL, "prior")
     _bars(ax, replicated, _edges(replicated), len(replicated), PREDICTED, check.attrs["prediction"])
     least = 1 / max(len(replicated), 1)
-    ends = {0.0: f"p < {least:.2g}", 1.0: f"p > {1 - least:.4g}"}  # no replicate beyond says no more
+    ends = {0.0: f"p < {least:.2g}", 1.0: f"p > {1 - least:.4g}"}  # the smallest p-value that the replicates can show
     ax.axvline(observed, color=OBSERVED, lw=1.8, label=f"observed, {ends.get(p_value, f'p = {p_value:.3g}')}")
     label, place = str(check["perturbation"].item()), str(check["context"].item()) if "context" in check.coords else ""
     key = check.attrs["context_key"] if place else None
@@ -110,7 +121,7 @@ def plot_predictive_check(
 
 
 def _one_group(check: xr.Dataset, perturbation: str | None, context: str | None) -> xr.Dataset:
-    """Choose the perturbation and, where there are several, the context."""
+    """Select the perturbation and, where there are several, the context."""
     if context is not None and "context" not in check.dims:
         raise KeyError(f"the check has no contexts, so {context!r} cannot be chosen")
     if perturbation is not None:
@@ -119,7 +130,7 @@ def _one_group(check: xr.Dataset, perturbation: str | None, context: str | None)
     for dim, name in (("perturbation", perturbation), ("context", context)):
         known = [str(label) for label in check[dim].to_numpy()] if dim in check.dims else []
         if len(known) > 1 and name is None:
-            raise KeyError(f"say which {dim} to plot: {', '.join(known)}")
+            raise KeyError(f"there are several {dim}s, choose one with {dim}=: {', '.join(known)}")
         if name is not None:
             check_known(str(name), known, f"{dim}s")
         if known:
@@ -128,21 +139,21 @@ def _one_group(check: xr.Dataset, perturbation: str | None, context: str | None)
 
 
 def _mean_over(check: xr.Dataset, variable: str, genes: list[str]) -> NDArray[np.float64]:
-    """Mean over genes, of those that have a value; NaN if none has."""
+    """Mean over the genes that have a value; NaN if none has."""
     return check[variable].sel(gene=genes).astype(np.float64).mean("gene", skipna=True).to_numpy()
 
 
 def _bars(
     ax: Axes, values: NDArray[np.float64], edges: NDArray[np.float64], total: int, color: str, label: str
 ) -> None:
-    """Draw the density of values, ``total`` with those that are not shown."""
+    """Draw the density of values; ``total`` counts also the values that are not shown."""
     density = np.histogram(values, edges)[0] / (max(total, 1) * np.diff(edges))
     ax.stairs(density, edges, fill=True, color=color, alpha=0.5, label=label)
     ax.stairs(density, edges, color=color, lw=0.8)
 
 
 def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Edges of bars: around each value if there are few, else as numpy chooses."""
+    """Edges of bars: around each value if there are few values, otherwise as chosen by numpy."""
     distinct = np.unique(values)
     if len(distinct) == 1:
         return distinct[0] + 0.01 * max(abs(distinct[0]), 1) * np.array([-1, 1])

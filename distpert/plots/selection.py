@@ -1,4 +1,4 @@
-"""What of a prediction is plotted."""
+"""Selection and names of the plotted moments and groups."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from distpert.training.groups import TrainingGroups
 
 
 def check_moment(moment: str, known: Sequence[str] = MOMENTS) -> None:
-    """Refuse what is not a moment.
+    """Refuse an unknown moment.
 
     Raises
     ------
     ValueError
-        If it is none of those known.
+        If it is not among the known moments.
     """
     if moment not in known:
         raise ValueError(f"moment must be one of {', '.join(known)}, not {moment!r}")
 
 
 def group_name(perturbation: str, context: str, context_key: str | None) -> str:
-    """Name a group in a title."""
+    """Return the name of a group for a title."""
     return f"{perturbation}, {context_key} {context}" if context_key else perturbation
 
 

@@ -27,37 +27,42 @@ def plot_shift(
     context: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot how far a moment is predicted to shift from that of the control cells, perturbations × genes.
+    """Plot the predicted shift of a moment from the control cells, for perturbations × genes.
 
     Parameters
     ----------
-    prediction
-        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or of a baseline.
-    moment
-        ``"mean"``, ``"variance"``, ``"skewness"`` or ``"kurtosis"`` (excess).
-    genes
-        Which gene or genes, in the order wanted.
-    n_genes
-        Without ``genes``: how many, those with the largest shift under any of the perturbations, largest first.
-    context
-        Which of the contexts; may be left out if there is one.
-    ax
-        Where to draw; a new figure by default.
+    prediction : MomentPrediction
+        Posterior (`Fit.predict`), prior (`Fit.prior_predictive`), or prediction of a baseline.
+    moment : {"mean", "variance", "skewness", "kurtosis"}
+        Moment to plot; kurtosis is excess kurtosis.
+    genes : str or sequence of str, optional
+        Genes to plot, in this order.
+    n_genes : int
+        Without ``genes``: number of genes to plot. These are the genes with the largest shift under any of the
+        perturbations, largest first.
+    context : str, optional
+        A predicted context; may be left out if there is one.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     Axes
-        Predicted median minus the moment of the control cells. Colors end where the largest absolute shift of nine
-        genes in ten does, so that a few large ones do not fade the others; the title names the context.
+        Predicted median minus the moment of the control cells. The color scale ends at the 90 % quantile over genes of
+        the largest absolute shift, because a few large shifts would fade the others. The title has the context.
 
     Raises
     ------
     KeyError
-        If a gene or the context is none of those predicted.
+        If a gene or the context is not predicted.
     ValueError
-        If there is no such moment, or no gene is asked for.
+        If there is no such moment, or ``genes`` is empty.
     TypeError
-        If the prediction is conformal: its intervals are of what so many cells show.
+        If the prediction is conformal, because its intervals are for moments of a number of cells.
+
+    Examples
+    --------
+    >>> plot_shift(fit.predict(fit.perturbations), "variance", context="5")  # doctest: +SKIP
     """
     check_type("prediction", prediction, MomentPrediction, made_by="fit.predict(labels)")
     check_moment(moment)

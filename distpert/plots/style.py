@@ -9,7 +9,7 @@ from distpert.histograms.moments import EXPRESSION
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Distinguishable without color vision (Okabe & Ito 2008), and by line and mark.
+# Colors that color-blind readers can distinguish (Okabe & Ito 2008); lines and marks differ too.
 CONTROL, PREDICTED, OBSERVED = "#555555", "#0072B2", "#D55E00"
 MOMENT_STYLES = {
     "mean": ("#0072B2", "o"),
@@ -26,7 +26,7 @@ MOMENT_LABELS = {
 
 
 def axes_or_new(ax: Axes | None, width: float = 4, height: float = 3) -> Axes:
-    """Give the Axes, or those of a new figure of so many inches."""
+    """Return the Axes, or those of a new figure with this size in inches."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt

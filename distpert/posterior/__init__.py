@@ -1,1 +1,1 @@
-"""What a fit knows: the fitted posterior, draws of responses, and its file."""
+"""The posterior of a screen: parameters, draws of responses, and its file."""

@@ -30,13 +30,13 @@ def write_posterior(
     Parameters
     ----------
     posterior
-        What to write.
+        The posterior.
     path
-        Where to write; a file that is there is replaced once the new one is complete.
+        Where to write. An existing file is replaced once the new one is complete.
     loss
         (epoch,) negative evidence lower bound.
     facts
-        Plain values that JSON holds.
+        Further values, in types that JSON can store.
     """
     import xarray as xr
 
@@ -65,7 +65,7 @@ def write_posterior(
 
 
 def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what `write_posterior` wrote.
+    """Read a file that `write_posterior` wrote.
 
     Parameters
     ----------
@@ -75,14 +75,14 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        The fields of a `Posterior`, and with them ``loss`` and the facts.
+        The fields of a `Posterior`, ``loss``, and the facts.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, holds something else, or was written by a newer version.
+        If the file is damaged, is not a fit, or was written by a newer version.
     """
     import xarray as xr
 
@@ -91,10 +91,12 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             tree = opened.load()
-    except Exception as error:  # the netCDF stack raises whatever its layers do on damaged input
+    except Exception as error:  # damaged input raises errors of many types, from all layers of the netCDF stack
         raise ValueError(f"cannot read {path}: it is damaged, or not a netCDF file. Save the fit again") from error
     if tree.attrs.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no fit: pass a file that Fit.save wrote (for counts, distpert.load_histograms)")
+        raise ValueError(
+            f"{path} has no fit. Pass a file that Fit.save wrote; for histograms, use distpert.load_histograms(path)"
+        )
     version = tree.attrs.get("format_version", 0)
     if version > FORMAT_VERSION:
         raise ValueError(
@@ -103,7 +105,7 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         facts = json.loads(tree.attrs["facts"], object_hook=_tuples)
-        if version < 2:  # British spelling
+        if version < 2:  # had British spelling
             facts["settings"]["optimization"] = facts["settings"].pop("optimisation")
         embeddings = tree["embeddings"].to_dataset()
         return facts | {
@@ -122,5 +124,5 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
-    """Undo what JSON does to tuples: priors have to be hashable."""
+    """Turn lists back into tuples, which JSON does not have: priors must be hashable."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}

@@ -1,4 +1,4 @@
-"""What a fit knows: the posterior of a screen, as frozen data."""
+"""The posterior of a screen, as frozen data."""
 
 from __future__ import annotations
 
@@ -28,21 +28,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
-    """The posterior of a screen; `distpert.Fit` adds how it was fitted, and predicts.
+    """The posterior of a screen; `distpert.Fit` adds how it was fitted, and makes predictions.
 
     Attributes
     ----------
     histograms : Histograms
         The training counts.
     embeddings : Embeddings
-        Of every gene that can be predicted.
+        Embeddings of all genes that can be predicted.
     kernel : Kernel
-        On embeddings of perturbations.
+        Kernel between perturbations.
     parameters : Dataset
         Point estimates ``common`` (context, gene, bin), ``loading`` (factor, gene, bin), ``explained_share`` (factor),
         ``tilt_mean`` and ``tilt_scale`` (tilt), ``log_concentration`` (gene); posterior means and standard deviations
         ``response`` and ``response_scale`` (perturbation, factor), ``on_target`` and ``on_target_scale``
         (perturbation, tilt); ``eigenvalues`` and ``eigenvectors`` of the kernel between training perturbations.
+
+    See Also
+    --------
+    distpert.Fit
+
+    Examples
+    --------
+    >>> fit.parameters["loading"]  # doctest: +SKIP
+    >>> fit.predictable_share  # doctest: +SKIP
     """
 
     histograms: Histograms
@@ -62,7 +71,7 @@ class Posterior:
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """Contexts in training; ``("all",)`` where there is no context key."""
+        """Contexts in training; ``("all",)`` if there is no context key."""
         return self.groups.contexts
 
     @property
@@ -79,14 +88,15 @@ class Posterior:
     def explained_share(self) -> float:
         """Share of the variance of latent responses that follows the kernel, ρ in the model.
 
-        Factors count by the size of their shifts (`factor_weight`). A kernel of short range can follow nearly all of
-        the variance and still predict little about a gene that is far from all others: see `predictable_share`.
+        Factors are weighted by the size of their shifts (`factor_weight`). With a short length scale, nearly all of the
+        variance may follow the kernel, and yet little can be predicted of a gene that is far from all others: see
+        `predictable_share`.
         """
         return float(self.factor_weight @ self.parameters["explained_share"].to_numpy())
 
     @property
     def predictable_share(self) -> float:
-        """R² that the model expects for the latent response of a perturbation left out, predicted from all others.
+        """Leave-one-out R² of latent responses that the model expects, if each is predicted from all others.
 
         One minus the variance of a response given all others, 1 / (C⁻¹)_pp with C = ρ K + (1 − ρ) I (Rasmussen &
         Williams 2006, eq. 5.12), averaged over training perturbations; factors weighted as in `explained_share`.
@@ -97,16 +107,16 @@ class Posterior:
 
     @property
     def strengths(self) -> NDArray[np.float64]:
-        """Strength of the response of each training perturbation, given what the others predict (perturbation,).
+        """Strength of the response of each training perturbation, given its prediction from the others (perturbation,).
 
-        About one for all if responses were normal. In fact some perturbations do much and many do little. See
-        `distpert.posterior.unseen` for how the response of an unseen one is drawn.
+        Strengths would all be about one if responses were normal. In fact, some perturbations do much and many do
+        little. Responses of unseen perturbations are drawn accordingly.
         """
         return self._responses.unseen.strength
 
     @property
     def factor_weight(self) -> NDArray[np.float64]:
-        """Share of all shifts that each factor brings (factor,): squared loadings, weighted by bin probabilities."""
+        """Share of each factor in the size of all shifts (factor,): squared loadings, weighted by bin probabilities."""
         loading = self.parameters["loading"].to_numpy().astype(np.float64)
         weight = (loading**2 * np.exp(self.log_control).mean(axis=0)).sum(axis=(1, 2))
         return weight / weight.sum()
@@ -118,12 +128,12 @@ class Posterior:
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
-        """Log of the smoothed control histograms that shifts start from (context, gene, bin)."""
+        """Log of the smoothed control histograms, from which shifts start (context, gene, bin)."""
         return np.log(self.groups.smoothed_control).astype(np.float32)
 
     @property
     def control(self) -> NDArray[np.float64]:
-        """Control histograms (context, gene, bin), as the control cells show them."""
+        """Histograms of the control cells (context, gene, bin), without smoothing."""
         return self.groups.control
 
     def control_moments(self) -> xr.Dataset:
@@ -158,7 +168,18 @@ class Posterior:
         return self.histograms.centers.to_numpy().astype(np.float32)
 
     def targets(self, label: str) -> list[int]:
-        """Positions, among the measured genes, of the genes that a label perturbs."""
+        """Return the positions, among the measured genes, of the genes that a label perturbs.
+
+        Parameters
+        ----------
+        label : str
+            Label of a perturbation.
+
+        Returns
+        -------
+        list of int
+            Empty if none of the genes is measured.
+        """
         (row,) = target_indices([label], self.genes)
         return [int(gene) for gene in row if gene < len(self.genes)]
 
@@ -169,21 +190,29 @@ class Posterior:
 
         Parameters
         ----------
-        labels
-            Perturbations, seen or not, in canonical form.
-        num_draws, seed
-            Number of draws, and their seed. The draws of a label do not depend on the other labels.
+        labels : sequence of str
+            Perturbations, in training or unseen, with the genes of each label in sorted order.
+        num_draws : int
+            Number of draws.
+        seed : int
+            Seed of the draws. The draws of a label do not depend on the other labels.
 
         Returns
         -------
-        response, on_target : ndarray
-            (draw, label, factor) and (draw, label, tilt).
+        response : ndarray, shape (draw, label, factor)
+            Draws of the latent responses.
+        on_target : ndarray, shape (draw, label, tilt)
+            Draws of the on-target tilts.
+
+        Examples
+        --------
+        >>> response, on_target = fit.draw_responses(["SALL4"], num_draws=200, seed=0)  # doctest: +SKIP
         """
         return self._responses.draw(labels, num_draws, seed)
 
     @cached_property
     def _doubles(self) -> dict[str, NDArray[np.float64]]:
-        """Parameters that are not of genes, in double precision."""
+        """Parameters without a gene dimension, in double precision."""
         small = {str(name): array for name, array in self.parameters.items() if "gene" not in array.dims}
         return {name: array.to_numpy().astype(np.float64) for name, array in small.items()}
 

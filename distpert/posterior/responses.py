@@ -1,4 +1,4 @@
-"""Posterior draws of responses and on-target tilts, of perturbations that were in training and of others."""
+"""Posterior draws of responses and on-target tilts, for training and unseen perturbations."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from distpert.posterior.unseen import KernelEigen, Unseen
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Responses:
-    """What a fit knows of responses and tilts.
+    """Distribution of the responses and tilts of all perturbations.
 
     Attributes
     ----------
     perturbations
-        Those in training.
+        Training perturbations.
     parameters
         ``response``, ``response_scale`` (perturbation, factor), ``on_target``, ``on_target_scale`` (perturbation,
         tilt), ``tilt_mean`` and ``tilt_scale`` (tilt,), in double precision.
     embeddings, kernel, eigen
-        Embeddings, the kernel on them, and the eigenvectors of that between training perturbations.
+        Embeddings, the kernel, and its eigenvalues and eigenvectors between training perturbations.
     unseen
-        How those of others are distributed.
+        Distribution of the responses of unseen perturbations.
     """
 
     perturbations: tuple[str, ...]
@@ -40,15 +40,15 @@ class Responses:
     unseen: Unseen
 
     def draw(self, labels: Sequence[str], num_draws: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Draw responses (draw, label, factor) and tilts (draw, label, tilt); a label's are the same in any company."""
+        """Draw responses (draw, label, factor) and tilts (draw, label, tilt), for each label on its own."""
         n_factors, n_tilts = self.parameters["response"].shape[1], len(self.parameters["tilt_mean"])
         response = np.empty((num_draws, len(labels), n_factors), np.float32)
         on_target = np.empty((num_draws, len(labels), n_tilts), np.float32)
-        told = self.told([label for label in labels if label not in self.perturbations])
+        predicted = self.predict_unseen([label for label in labels if label not in self.perturbations])
         for i, label in enumerate(labels):
             rng = np.random.default_rng([seed, crc32(label.encode())])
-            if label in told:
-                response[:, i] = self.unseen.draw(rng, *told[label], num_draws)
+            if label in predicted:
+                response[:, i] = self.unseen.draw(rng, *predicted[label], num_draws)
                 mean, scale = self.parameters["tilt_mean"], self.parameters["tilt_scale"]
             else:
                 row = self.perturbations.index(label)
@@ -57,17 +57,17 @@ class Responses:
             on_target[:, i] = normal(rng, mean, scale, num_draws)
         return response, on_target
 
-    def told(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, float]]:
-        """Give mean and deviation (factor,) of each unseen label, from `Unseen.told`, and its strength."""
+    def predict_unseen(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, float]]:
+        """Predict mean and standard deviation (factor,) of each unseen label at strength one, and its strength."""
         cross = kernel_between(labels, self.perturbations, self.embeddings, self.kernel)
         known = self.parameters["response"], self.parameters["response_scale"]
-        mean, scale = self.unseen.told(*known, self.eigen, cross)
-        n_genes = np.array([len(genes_of(label)) for label in labels])
-        strengths = self.unseen.strengths_of(self.eigen, cross, n_genes)
+        mean, scale = self.unseen.predict(*known, self.eigen, cross)
+        n_genes = np.array([len(genes_of(label)) for label in labels], np.int64)
+        strengths = self.unseen.predict_strengths(self.eigen, cross, n_genes)
         return dict(zip(labels, zip(mean, scale, strengths.tolist(), strict=True), strict=True))
 
     def _posterior(self, name: str, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of what belongs to a training perturbation."""
+        """Posterior mean and standard deviation of a parameter of one training perturbation."""
         return self.parameters[name][row], self.parameters[f"{name}_scale"][row]
 
 

@@ -1,4 +1,4 @@
-"""How strongly perturbations respond: some do much and many do little, which a normal distribution does not say."""
+"""Strengths of responses: some perturbations do much and many do little, unlike in a normal distribution."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 
 from distpert.model.gaussian_process import explained_variance, leave_one_out, predict_normal
 
-TEMPER = 0.3  # how much of a response's length is divided out before others learn from it
+TEMPER = 0.3  # power of a response's length that is divided out before others are predicted from it
 SLOPE_SCALE = 0.25  # prior standard deviation of the slope about one
-TOLD_POWER = 0.5  # of the ratio of a strength to the one expected, where it multiplies what the others tell of one
-SHRINK_LABELS = 5  # labels' worth of the mean of all that a mean by number of genes is shrunk towards
+RATIO_POWER = 0.5  # of the ratio of a strength to its prediction, where it multiplies the predicted part of a response
+SHRINK_LABELS = 5  # the mean strength for a number of genes is shrunk towards the overall mean by this many labels
 
 
 def tempering(
     response: Float[np.ndarray, "perturbation factor"], weight: Float[np.ndarray, " factor"]
 ) -> NDArray[np.float64]:
-    r"""Give the length of each response to the power `TEMPER`, divided by the geometric mean of all: (perturbation,).
+    r"""Return the length of each response to the power `TEMPER`, over its geometric mean: (perturbation,).
 
     .. math:: t_p \propto \Big(\sum_k w_k z_{pk}^2\Big)^{0.3 / 2}
 
-    A few strong responses would otherwise decide what is learned of all directions. With power 1 directions alone would
-    count, and those of weak responses are mostly noise.
+    Otherwise a few strong responses would dominate what is learned of all directions. With power 1 only directions
+    would count, and the directions of weak responses are mostly noise.
     """
-    # A response of exactly zero has no direction, and stays zero whatever it is divided by.
+    # A response of exactly zero has no direction, and stays zero for any length.
     squared = np.maximum(response.astype(np.float64) ** 2 @ weight, 1e-12)
     logs = TEMPER / 2 * np.log(squared)
     return np.exp(logs - logs.mean())
@@ -36,18 +36,19 @@ def left_out_slope(
     variance: Float[np.ndarray, "perturbation factor"],
     weight: Float[np.ndarray, " factor"],
 ) -> float:
-    r"""Slope of responses of strength one on what the others tell of them, with a prior Normal(1, 0.25²).
+    r"""Slope of responses of strength one on their predictions from the others, with the prior Normal(1, 0.25²).
 
     .. math::
         b = \frac{\tau + K \sum_{pk} w_k z_{pk} \mu_{pk} / \sigma_{pk}^2}
                  {\tau + K \sum_{pk} w_k \mu_{pk}^2 / \sigma_{pk}^2}, \qquad \tau = 0.25^{-2}
 
-    ``response`` are the responses divided by their strengths. What a small screen has to say moves it little.
+    ``response`` are the responses z, divided by their strengths and less their mean m; ``mean`` and ``variance`` are
+    their predictions μ and σ². Because of the prior, a small screen moves the slope little.
     """
     n_factors, precision = len(weight), SLOPE_SCALE**-2
-    told = n_factors * ((mean * response / variance) @ weight).sum()
-    known = n_factors * ((mean**2 / variance) @ weight).sum()
-    return float((precision + told) / (precision + known))
+    product = n_factors * ((mean * response / variance) @ weight).sum()
+    square = n_factors * ((mean**2 / variance) @ weight).sum()
+    return float((precision + product) / (precision + square))
 
 
 def left_out_strengths(
@@ -57,7 +58,7 @@ def left_out_strengths(
     variance: Float[np.ndarray, "perturbation factor"],
     weight: Float[np.ndarray, " factor"],
 ) -> NDArray[np.float64]:
-    r"""Strength of each response, of greatest likelihood given what the others tell of it.
+    r"""Strength of each response, of greatest likelihood given its prediction from the others.
 
     With a weight on each factor, the maximum over s of
 
@@ -71,14 +72,14 @@ def left_out_strengths(
     response, response_scale
         (perturbation, factor) posterior means and standard deviations.
     mean, variance
-        (perturbation, factor) what the others tell of each response of strength one.
+        (perturbation, factor) prediction from the others of each response at strength one.
     weight
         (factor,) weights that sum to one.
 
     Returns
     -------
     ndarray, shape (perturbation,)
-        About one for all if responses were normal.
+        Strengths; they would all be about one if responses were normal.
     """
     a = ((response**2 + response_scale**2) / variance) @ weight
     b = (response * mean / variance) @ weight
@@ -86,15 +87,15 @@ def left_out_strengths(
 
 
 def damped(ratio: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
-    r"""Ratios of strengths to those expected, as they multiply what the others tell of one response: (...).
+    r"""Ratios of strengths to predicted strengths, as they multiply the predicted part of a response: (...).
 
     .. math:: \tilde r_p = \frac{\bar r}{\overline{\sqrt r}} \sqrt{r_p}
 
-    has the mean of the ratios and is less skewed. A perturbation that does more than expected does so in part in
-    directions that nobody told. With the power ½, `TOLD_POWER`, errors of medians are smaller than with 1, intervals
-    better than with 0.
+    has the mean of the ratios and is less skewed. A perturbation that does more than predicted does so in part in
+    directions that were not predicted. With the power ½, `RATIO_POWER`, errors of medians are smaller than with 1, and
+    intervals are better than with 0.
     """
-    power = ratio**TOLD_POWER
+    power = ratio**RATIO_POWER
     return power * (ratio.mean() / power.mean())
 
 
@@ -106,21 +107,21 @@ def expected_strengths(
     n_genes: Int[np.ndarray, " perturbation"],
     new_n_genes: Int[np.ndarray, " new"],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Strengths that embeddings tell, by a Gaussian process on their logarithms.
+    r"""Strengths predicted from embeddings, by a Gaussian process on their logarithms.
 
-    Relatives of genes that do much tend to do much themselves, and pairs more than single genes. With the kernel K of
-    the responses, and the share :math:`\rho` that has the greatest marginal likelihood,
+    Relatives of genes that do much tend to do much, and pairs do more than single genes. With the kernel K of the
+    responses and the share :math:`\rho` of greatest marginal likelihood,
 
     .. math:: \frac{\log s_p - m_{|p|}}{d} \sim \mathrm{Normal}(0, C), \qquad C = \rho K + (1 - \rho) I
 
-    for the mean m of labels with as many genes, shrunk towards that of all by `SHRINK_LABELS`, and the standard
-    deviation d about it. What is expected is the exponential of the conditional mean (Rasmussen & Williams 2006,
-    eq. 2.25, and eq. 5.12 for the one without itself).
+    with m the mean for labels with as many genes, shrunk towards the overall mean by `SHRINK_LABELS`, and d the
+    standard deviation about it. The predicted strength is the exponential of the conditional mean (Rasmussen & Williams
+    2006, eq. 2.25; eq. 5.12 if it is predicted from the others).
 
     Parameters
     ----------
     strengths
-        (perturbation,) of the training.
+        (perturbation,) strengths of training perturbations.
     eigenvalues, eigenvectors
         Of the kernel between training perturbations; its diagonal is one.
     cross
@@ -131,7 +132,7 @@ def expected_strengths(
     Returns
     -------
     left_out, new
-        (perturbation,) what the others tell of each; (new,) what all tell of new ones.
+        (perturbation,) predicted from the others; (new,) predicted from all training perturbations.
     """
     logs = np.log(strengths)
     overall = logs.mean()
@@ -140,9 +141,9 @@ def expected_strengths(
         alike = logs[n_genes == number]
         return float((alike.sum() + SHRINK_LABELS * overall) / (len(alike) + SHRINK_LABELS))
 
-    mean, new_mean = (np.array([mean_of(number) for number in numbers]) for numbers in (n_genes, new_n_genes))
+    mean, new_mean = (np.array([mean_of(number) for number in numbers.tolist()]) for numbers in (n_genes, new_n_genes))
     spread = (logs - mean).std()
-    if spread < 1e-9:  # nothing but rounding
+    if spread < 1e-9:  # only rounding error
         return np.exp(mean), np.exp(new_mean)
     standardized = (logs - mean)[:, None] / spread
     share, _ = explained_variance(standardized, eigenvalues, eigenvectors)

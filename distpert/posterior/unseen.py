@@ -1,4 +1,4 @@
-"""What training perturbations, each left out in turn, tell of the responses of unseen ones."""
+"""Responses of unseen perturbations, learned from training perturbations that are left out in turn."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from distpert.model.gaussian_process import explained_variance, leave_one_out, predict_normal
 from distpert.posterior.strengths import damped, expected_strengths, left_out_slope, left_out_strengths, tempering
 
-SMOOTHING = 0.5  # of residuals, in units of their deviation: see `Unseen.draw`
-STEPS = 20  # strengths, mean and slope are maximized in turn; more steps change none of them
+SMOOTHING = 0.5  # a in `Unseen.draw`: standard deviation of the noise, in units of that of residuals
+STEPS = 20  # in which strengths, mean and slope are maximized in turn; more steps do not change them
 
 
 class KernelEigen(NamedTuple):
-    """Of the kernel between training perturbations, whose diagonal is one.
+    """Eigenvalues and eigenvectors of the kernel between training perturbations, with a diagonal of one.
 
     Attributes
     ----------
@@ -29,17 +29,17 @@ class KernelEigen(NamedTuple):
 
 
 class Unseen(NamedTuple):
-    r"""A distribution of unseen responses, learned from those of training.
+    r"""Distribution of unseen responses, learned from training responses.
 
-    The story of a response z, with o the one that shifts nothing,
+    A response z has a strength, about the response o that shifts nothing:
 
-    .. math:: z_{pk} = o_k + d_k \hat s_p \big(r_p m_k + \tilde r_p b \mu_{pk} + r_p \sigma_{pk} \varepsilon_{pk}\big),
+    .. math:: z_{pk} = o_k + d_k \hat s_p \big(r_p m_k + \tilde r_p b \mu_{pk} + r_p \sigma_{pk} \varepsilon_{pk}\big) .
 
-    where :math:`\mu_p`, :math:`\sigma_p` and the strength :math:`\hat s_p` are told by the other perturbations, the
-    first two through a Gaussian process on tempered responses :math:`(z_{pk} - o_k) / (d_k t_p)` about their mean. The
-    ratio r of the perturbation's own strength to the one told counts less in what is told of this one alone, as
-    :math:`\tilde r` (see `damped`); strengths, m and b are learned as if it counted in full, and the residual is what
-    is then left. A perturbation that does nothing has :math:`\hat s = 0`.
+    :math:`\mu_p`, :math:`\sigma_p` and the strength :math:`\hat s_p` are predicted from the other perturbations, the
+    first two by a Gaussian process on tempered responses, :math:`(z_{pk} - o_k) / (d_k t_p)` about their mean. r is the
+    ratio of the perturbation's own strength to the predicted one. In the predicted part it counts less, as
+    :math:`\tilde r` (see `damped`). Strengths, m and b are learned as if it counted in full; the rest is in the
+    residual ε. A perturbation that does nothing has :math:`\hat s = 0`.
 
     Attributes
     ----------
@@ -52,18 +52,19 @@ class Unseen(NamedTuple):
     center
         (factor,) mean of tempered responses, in units of the size.
     share
-        (factor,) of the variance of tempered responses that follows the embedding.
+        (factor,) share of the variance of tempered responses that follows the kernel.
     mean
-        (factor,) the mean m of responses of strength one, beyond what is told, in units of the size.
+        (factor,) the mean m of responses of strength one, beyond the predicted part, in units of the size.
     slope
         The slope b, see `left_out_slope`.
     strength
         (perturbation,) the strengths :math:`\hat s r`, see `left_out_strengths`.
     ratio
-        (perturbation,) the ratios r of strengths to those that the others tell, see `expected_strengths`.
+        (perturbation,) the ratios r of strengths to their predictions from the others, see `expected_strengths`.
     residual
-        (perturbation, factor) what is left, ε, divided by the root of 1 − K / P: the K loadings were fitted to these
-        very P responses, so that what others do outside their span is not in them. Of variance a little above one.
+        (perturbation, factor) the residuals ε, divided by the root of 1 − K / P. The K loadings were fitted to these
+        very P responses, so effects of other perturbations outside their span are not in them. Their variance is a
+        little above one.
     n_genes
         (perturbation,) numbers of genes perturbed.
     """
@@ -80,14 +81,14 @@ class Unseen(NamedTuple):
     residual: NDArray[np.float64]
     n_genes: NDArray[np.int64]
 
-    def told(
+    def predict(
         self,
         response: Float[np.ndarray, "perturbation factor"],
         response_scale: Float[np.ndarray, "perturbation factor"],
         kernel: KernelEigen,
         cross: Float[np.ndarray, "new perturbation"],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation (new, factor) of unseen responses of strength one, beyond the mean of all.
+        """Predict mean and standard deviation (new, factor) of unseen responses of strength one, beyond the mean m.
 
         Arguments as in `learn_unseen`; ``cross`` is the kernel between new and training perturbations.
         """
@@ -106,8 +107,9 @@ class Unseen(NamedTuple):
     ) -> NDArray[np.float64]:
         r"""Draw responses (draw, factor) of an unseen perturbation.
 
-        Each draw takes ratio and residual of one training perturbation, which keeps whatever shape they have
-        together: a smoothed bootstrap that keeps the mean square of :math:`r \varepsilon` (Silverman & Young 1987),
+        Each draw takes ratio and residual of the same training perturbation, so draws are as skewed, and as dependent
+        between factors, as responses are. It is a smoothed bootstrap (Silverman & Young 1987) that keeps the mean
+        square of :math:`r \varepsilon`,
 
         .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p
                   + a \sqrt{\frac{\sum_p r_p^2 \varepsilon_p^2}{\sum_p r_p^2}} \, g, \qquad g \sim \mathrm{Normal}(0, I)
@@ -117,29 +119,29 @@ class Unseen(NamedTuple):
         Parameters
         ----------
         rng
-            Random numbers.
+            Random number generator.
         mean, scale
-            (factor,) of a response of strength one, beyond the mean of all, from `told`.
+            (factor,) of a response of strength one, beyond the mean m, from `predict`.
         strength
-            The strength that is expected, from `strengths_of`.
+            The predicted strength, from `predict_strengths`.
         num_draws
-            How many.
+            Number of draws.
         """
         chosen = np.resize(rng.permutation(len(self.ratio)), num_draws)
-        ratio, told_ratio = self.ratio[chosen, None], damped(self.ratio)[chosen, None]
-        # Weighted, as large residuals go with small ratios.
+        ratio, damped_ratio = self.ratio[chosen, None], damped(self.ratio)[chosen, None]
+        # Weighted, because large residuals go with small ratios.
         spread = np.sqrt(np.average(self.residual**2, axis=0, weights=self.ratio**2))
         noise = spread * rng.standard_normal((num_draws, len(mean)))
         residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + SMOOTHING * noise
-        return self.origin + strength * (ratio * (self.size * self.mean + scale * residual) + told_ratio * mean)
+        return self.origin + strength * (ratio * (self.size * self.mean + scale * residual) + damped_ratio * mean)
 
-    def strengths_of(
+    def predict_strengths(
         self,
         kernel: KernelEigen,
         cross: Float[np.ndarray, "new perturbation"],
         n_genes: Int[np.ndarray, " new"],
     ) -> Float[np.ndarray, " new"]:
-        """Strengths that are expected of unseen perturbations, of so many genes each."""
+        """Predict the strengths of unseen perturbations with ``n_genes`` genes each."""
         return expected_strengths(self.strength, *kernel, cross, self.n_genes, n_genes)[1]
 
 
@@ -151,14 +153,14 @@ def learn_unseen(
     origin: Float[np.ndarray, " factor"],
     n_genes: Int[np.ndarray, " perturbation"],
 ) -> Unseen:
-    """Learn from training perturbations how unseen ones may respond.
+    """Learn from training perturbations how unseen ones respond.
 
     Parameters
     ----------
     response, response_scale
         (perturbation, factor) posterior means and standard deviations.
     kernel
-        Between training perturbations.
+        The kernel between training perturbations.
     weight
         (factor,) weights that sum to one.
     origin
@@ -173,16 +175,16 @@ def learn_unseen(
     tempered, response, response_scale = tempered / size, response / size, response_scale / size
     center = tempered.mean(axis=0)
     share, _ = explained_variance(tempered - center, *kernel)
-    told, variance = leave_one_out(share, *kernel, tempered - center)
+    predicted, variance = leave_one_out(share, *kernel, tempered - center)
     mean, slope = center, 1.0
     for _ in range(STEPS):
-        strength = left_out_strengths(response, response_scale, mean + slope * told, variance, weight)
-        mean = (response / strength[:, None] - slope * told).mean(axis=0)
-        slope = left_out_slope(response / strength[:, None] - mean, told, variance, weight)
-    nobody = np.zeros((0, len(response)))
-    expected, _ = expected_strengths(strength, *kernel, nobody, n_genes, n_genes[:0])
+        strength = left_out_strengths(response, response_scale, mean + slope * predicted, variance, weight)
+        mean = (response / strength[:, None] - slope * predicted).mean(axis=0)
+        slope = left_out_slope(response / strength[:, None] - mean, predicted, variance, weight)
+    no_new = np.zeros((0, len(response)))
+    expected, _ = expected_strengths(strength, *kernel, no_new, n_genes, n_genes[:0])
     ratio = strength / expected
-    shift = expected[:, None] * (ratio[:, None] * mean + damped(ratio)[:, None] * slope * told)
+    shift = expected[:, None] * (ratio[:, None] * mean + damped(ratio)[:, None] * slope * predicted)
     residual = (response - shift) / (strength[:, None] * np.sqrt(variance))
     residual /= np.sqrt(1 - response.shape[1] / len(response))
     return Unseen(origin, size, length, center, share, mean, slope, strength, ratio, residual, n_genes)
@@ -194,14 +196,13 @@ def null_response(
     control: Float[np.ndarray, "context gene bin"],
     n_cells: int,
 ) -> NDArray[np.float64]:
-    r"""Response that shifts nothing, as nearly as there is one: what a perturbation without any effect would have.
+    r"""Response that shifts nothing, as nearly as a response can: that of a perturbation without any effect.
 
     .. math:: \min_o \; \frac{n}{C} \sum_{cgb} h_{cgb} \Big(\beta_{cgb} + \sum_k o_k \Lambda_{kgb}\Big)^2 + \sum_k o_k^2
 
-    over C contexts, with :math:`\beta` and :math:`\Lambda` free of what shifts all bins of a gene alike. To second
-    order, and but for the concentration, that is the posterior mode for n cells whose histograms are the smoothed ones
-    of controls. What all perturbations do in the same measure stays, as do effects of being perturbed at all that no
-    response can undo.
+    over the C contexts, with :math:`\beta` and :math:`\Lambda` freed of what shifts all bins of a gene alike. To second
+    order, and without the concentration, this is the posterior mode of a perturbation with n cells and the smoothed
+    control histograms h. The part of the common shift that no response can undo stays.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""What any method predicts, and what can be asked of it."""
+"""Predictions of any method: moments, histograms, intervals, synthetic cells."""

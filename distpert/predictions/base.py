@@ -1,8 +1,8 @@
-"""What every prediction is and does: the public contract that scores, calibration, checks and plots rely on.
+"""Base classes of all predictions: the contract that scores, calibration, checks and plots rely on.
 
 `BasePrediction` has labels, blocks and a `summary`. `MomentPrediction` also has draws of moments, and
-`HistogramPrediction` draws of whole histograms. A model of your own needs no more than a subclass of
-`HistogramPrediction` with two methods, `draw` and `select_position`.
+`HistogramPrediction` draws of whole histograms. A model of your own needs only a subclass of `HistogramPrediction` with
+two methods, `draw` and `select_position`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert._shared.arguments import check_type
 from distpert._shared.labels import canonical_label, label_text
 from distpert._shared.symbols import check_known
 from distpert.embeddings.vectors import Embeddings
@@ -42,10 +43,11 @@ class Answers(NamedTuple):
     mean
         Expected mean (gene,).
     moments
-        Medians (moment, gene) of the moments of as many cells as were observed, in the order of `MOMENTS`; for a method
-        that predicts means alone, only the mean, and no histograms.
+        Medians (moment, gene) of the moments of as many cells as were observed, in the order of `MOMENTS`; only the
+        mean for a method that predicts only means.
     log, cramer, wasserstein
-        Histograms (gene, bin): for the log score, for the Cramér distance and CRPS, for the Wasserstein distance.
+        Histograms (gene, bin): for the log score, for the Cramér distance and CRPS, for the Wasserstein distance. None
+        for a method that predicts only means.
     """
 
     mean: NDArray[np.floating]
@@ -57,7 +59,7 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BasePrediction(ABC):
-    """Perturbations × contexts × genes of which something is predicted.
+    """Base class of all predictions, of perturbations × contexts × genes.
 
     Attributes
     ----------
@@ -66,12 +68,23 @@ class BasePrediction(ABC):
     perturbations : tuple of str
         The predicted perturbations.
     contexts : tuple of str
-        The predicted contexts; ``("all",)`` where there is no context key. Every combination of a perturbation and a
+        The predicted contexts; ``("all",)`` if there is no context key. Every combination of a perturbation and a
         context is predicted.
     seed : int
-        All randomness follows from it.
+        Seed of all random numbers.
     progress_bar : bool
-        Whether to show one when something takes longer than two seconds.
+        Whether to show progress when something takes longer than two seconds.
+
+    See Also
+    --------
+    distpert.MomentPrediction : with draws of moments.
+    distpert.HistogramPrediction : with draws of whole histograms.
+
+    Examples
+    --------
+    >>> prediction = fit.predict(["SALL4", "NANOG+SOX2"])  # doctest: +SKIP
+    >>> isinstance(prediction, distpert.BasePrediction)  # doctest: +SKIP
+    True
     """
 
     training: Histograms
@@ -80,7 +93,7 @@ class BasePrediction(ABC):
     seed: int = field(default=0, kw_only=True)
     progress_bar: bool = field(default=False, kw_only=True)
 
-    #: What kind of prediction it is: ``"posterior"``, ``"prior"``, ``"baseline"``, ``"conformal"``.
+    #: Kind of prediction: ``"posterior"``, ``"prior"``, ``"baseline"`` or ``"conformal"``.
     kind: ClassVar[str]
 
     @abstractmethod
@@ -89,21 +102,32 @@ class BasePrediction(ABC):
 
         Parameters
         ----------
-        ci_prob
+        ci_prob : float
             Probability of the interval.
-        n_cells
-            (perturbation, context) numbers of cells whose moments are meant; None for those of the distributions.
+        n_cells : ndarray, shape (perturbation, context), or None
+            Numbers of cells: intervals are for the moments that these cells show. None for the moments of the
+            distributions.
 
         Returns
         -------
         callable
-            From a block to (statistic, moment, gene), in the order of ``median``, ``lower``, ``upper`` and of
+            From a block to an array (statistic, moment, gene), in the order of ``median``, ``lower``, ``upper`` and of
             `moment_names`.
         """
 
     @abstractmethod
     def select_position(self, perturbation: int, context: int) -> Self:
-        """Take out one perturbation in one context, by position, with the same draws."""
+        """Take out one perturbation in one context, by position, with the same draws.
+
+        Parameters
+        ----------
+        perturbation, context : int
+            Positions among the predicted perturbations and contexts.
+
+        Returns
+        -------
+        The same kind of prediction.
+        """
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -112,12 +136,12 @@ class BasePrediction(ABC):
 
     @property
     def moment_names(self) -> tuple[str, ...]:
-        """Names of the moments that are predicted."""
+        """Names of the predicted moments."""
         return MOMENTS
 
     @property
     def embeddings(self) -> Embeddings | None:
-        """Gene embeddings that the prediction rests on, None if it rests on none."""
+        """Gene embeddings that the prediction uses, or None."""
         return None
 
     @cached_property
@@ -133,7 +157,7 @@ class BasePrediction(ABC):
         perturbation : str
             Its label; the order of genes does not matter.
         context : str, optional
-            Which context; may be left out if there is one.
+            Its context; needed only if there are several.
 
         Returns
         -------
@@ -142,9 +166,9 @@ class BasePrediction(ABC):
         Raises
         ------
         KeyError
-            If the perturbation or the context is not predicted, or one of several contexts is to be named.
+            If the perturbation or the context is not predicted, or no context is named and there are several.
         TypeError
-            If the perturbation is not a label.
+            If the perturbation is not a str.
 
         Examples
         --------
@@ -158,12 +182,21 @@ class BasePrediction(ABC):
         return self.select_position(self.perturbations.index(perturbation), self.contexts.index(context))
 
     def one_context(self, context: str | None) -> str:
-        """Return the context that is meant, which must be named where there are several.
+        """Return the name of a context, which may be None if there is only one.
+
+        Parameters
+        ----------
+        context : str or None
+            Name of the context.
+
+        Returns
+        -------
+        str
 
         Raises
         ------
         KeyError
-            If it is not predicted, or not named.
+            If it is not predicted, or it is None and there are several.
         """
         if context is None:
             if len(self.contexts) > 1:
@@ -181,8 +214,8 @@ class BasePrediction(ABC):
         ci_prob : float
             Probability of the interval.
         n_cells : int, mapping, Series, DataFrame, DataArray or array, optional
-            Without it, the interval is that of the moment of the distribution. With it, the interval is for the moment
-            that this many cells will show, with the sampling of the cells included. One number for all, one for each
+            Without it, intervals are for the moments of the distributions. With it, they are for the moments that this
+            many cells will show, and include the sampling of these cells. One number for all, one for each
             perturbation, or a table (perturbation, [context]).
 
         Returns
@@ -190,17 +223,22 @@ class BasePrediction(ABC):
         Dataset
             ``mean``, ``variance``, ``skewness``, ``kurtosis`` (excess), each (statistic, perturbation, [context,]
             gene), float32, with ``statistic`` one of ``median``, ``lower``, ``upper``. Only ``mean`` for a method that
-            predicts means alone. Draws are made and discarded block by block. Draws of a single bin, which have no
-            skewness and no kurtosis, are left out of the quantiles of these two.
+            predicts only means.
 
         Raises
         ------
+        KeyError
+            If a perturbation or context has no number of cells.
         ValueError
             If ``ci_prob`` is not between 0 and 1, or a number of cells is not a whole number above 0.
 
         See Also
         --------
         distpert.plots.plot_moments
+
+        Notes
+        -----
+        A draw of a single bin has no skewness and no kurtosis. It does not enter the quantiles of these two.
 
         Examples
         --------
@@ -226,7 +264,7 @@ class BasePrediction(ABC):
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
 
     def generator(self, block: Block, *purpose: int) -> np.random.Generator:
-        """Random numbers of a block, the same each time: they depend on the seed, the labels and the purpose."""
+        """Return the random generator of a block, which depends only on the seed, the labels and the purpose."""
         label, context = self.perturbations[block.perturbation], self.contexts[block.context]
         return block.generator(self.seed, label, context, *purpose)
 
@@ -236,16 +274,41 @@ class BasePrediction(ABC):
         return map_blocks(function, blocks(*shape), progress_bar=self.progress_bar)
 
     def in_contexts(self) -> str:
-        """Name the contexts for a print-out; "" where there are none."""
+        """Name the contexts for a print-out; "" if there is no context key."""
         return f", contexts {', '.join(self.contexts)}" if self.training.context_key else ""
 
 
 class MomentPrediction(BasePrediction):
-    """A prediction with draws of moments."""
+    """Base class of predictions with draws of moments.
+
+    A subclass has `draw_moments`, `answers` and `select_position`. Attributes are those of `distpert.BasePrediction`.
+
+    See Also
+    --------
+    distpert.HistogramPrediction : with draws of whole histograms.
+
+    Examples
+    --------
+    >>> prediction.moments()["mean"].std("draw")  # doctest: +SKIP
+    """
 
     @abstractmethod
     def draw_moments(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.floating]:
-        """Draw the moments (moment, draw, gene) of a block: of the distributions, or of so many cells."""
+        """Draw the moments of a block.
+
+        Parameters
+        ----------
+        block : Block
+            One perturbation in one context, for a slice of the genes.
+        n_cells : ndarray, shape (perturbation, context), optional
+            If given, the moments are those of this many cells from each drawn distribution, otherwise those of the
+            distributions themselves.
+
+        Returns
+        -------
+        ndarray, shape (moment, draw, gene)
+            Moments in the order of `moment_names`.
+        """
 
     @abstractmethod
     def answers(self, n_cells: NDArray[np.int64]) -> Callable[[int, int], Answers]:
@@ -253,8 +316,13 @@ class MomentPrediction(BasePrediction):
 
         Parameters
         ----------
-        n_cells
-            (perturbation, context) numbers of observed cells, at least 1.
+        n_cells : ndarray, shape (perturbation, context)
+            Numbers of observed cells, at least 1.
+
+        Returns
+        -------
+        callable
+            From the positions of a perturbation and a context to `Answers`.
         """
 
     def moments(self, *, n_cells: CellNumbers = None) -> xr.Dataset:
@@ -263,17 +331,19 @@ class MomentPrediction(BasePrediction):
         Parameters
         ----------
         n_cells : int, mapping, Series, DataFrame, DataArray or array, optional
-            If given, the moments that this many cells drawn from each distribution would show: the predictive
-            distribution for an experiment of that size. In the forms that `summary` takes.
+            If given, the moments that this many cells from each distribution would show: the predictive distribution
+            for an experiment of that size. It has the same forms as in `summary`.
 
         Returns
         -------
         Dataset
             ``mean``, ``variance``, ``skewness``, ``kurtosis`` (excess), each (draw, perturbation, [context,] gene),
-            float32. Only ``mean`` for a method that predicts means alone.
+            float32. Only ``mean`` for a method that predicts only means.
 
         Raises
         ------
+        KeyError
+            If a perturbation or context has no number of cells.
         ValueError
             If a number of cells is not a whole number above 0.
 
@@ -297,28 +367,61 @@ class MomentPrediction(BasePrediction):
         )
 
     def summarizer(self, ci_prob: float, n_cells: NDArray[np.int64] | None) -> Callable[[Block], NDArray]:
-        """Quantiles of the draws of each moment; see `BasePrediction.summarizer`."""
+        """Return quantiles of the draws of each moment; see `BasePrediction.summarizer`."""
         levels = quantile_levels(ci_prob)
         return lambda block: quantiles_of_moments(self.draw_moments(block, n_cells), levels)
 
 
 class HistogramPrediction(MomentPrediction):
-    """A prediction with draws of whole histograms."""
+    """Base class of predictions with draws of whole histograms.
+
+    A subclass needs only `draw` and `select_position`. Attributes are those of `distpert.BasePrediction`.
+
+    See Also
+    --------
+    distpert.baselines.PointPrediction : one histogram for every gene.
+
+    Examples
+    --------
+    >>> class Mine(distpert.HistogramPrediction):  # doctest: +SKIP
+    ...     kind = "baseline"
+    ...
+    ...     def draw(self, block, n_cells=None): ...
+    ...
+    ...     def select_position(self, perturbation, context): ...
+    """
 
     @abstractmethod
     def draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.floating]:
-        """Draw histograms (draw, gene, bin) of a block.
+        """Draw histograms of a block.
 
         Parameters
         ----------
-        block
+        block : Block
             One perturbation in one context, for a slice of the genes.
-        n_cells
-            (perturbation, context); if given, histograms of so many cells drawn from each of the drawn distributions.
+        n_cells : ndarray, shape (perturbation, context), optional
+            If given, the histograms are those of this many cells from each drawn distribution.
+
+        Returns
+        -------
+        ndarray, shape (draw, gene, bin)
+            Histograms that sum to one.
         """
 
     def histogram_of_block(self, block: Block, loss: Literal["log", "wasserstein"]) -> NDArray[np.floating]:
-        """Best histogram (gene, bin) of a block for a loss: mean of the draws, or pointwise median of their CDFs."""
+        """Return the best histogram of a block for a loss: the mean of draws, or the pointwise median of their CDFs.
+
+        Parameters
+        ----------
+        block : Block
+            One perturbation in one context, for a slice of the genes.
+        loss : {"log", "wasserstein"}
+            The loss; see `histogram`.
+
+        Returns
+        -------
+        ndarray, shape (gene, bin)
+        """
         draws = self.draw(block)
         if loss == "log":
             return draws.mean(axis=0)
@@ -326,20 +429,20 @@ class HistogramPrediction(MomentPrediction):
         return np.diff(cdf / cdf[..., -1:], axis=-1, prepend=0)
 
     def draw_moments(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.floating]:
-        """Moments of drawn histograms; see `MomentPrediction.draw_moments`."""
+        """Return moments of drawn histograms; see `MomentPrediction.draw_moments`."""
         histograms = self.draw(block, n_cells)
         centers = self.centers[block.genes].astype(histograms.dtype)
         return np.stack(histogram_moments(histograms, centers))
 
     def histogram(self, loss: Literal["log", "wasserstein"] = "log") -> xr.DataArray:
-        """Return the one histogram that is best for a loss.
+        """Return the histogram that is best for a loss.
 
         Parameters
         ----------
         loss : {"log", "wasserstein"}
             ``"log"``: the mean of the bin probabilities over draws, best for the log score, the CRPS and the Cramér
             distance. ``"wasserstein"``: the pointwise median of the CDF over draws, best for the Wasserstein-1
-            distance. A prediction of one histogram gives the same for both.
+            distance. Both are the same for a baseline that predicts one histogram.
 
         Returns
         -------
@@ -350,7 +453,7 @@ class HistogramPrediction(MomentPrediction):
         Raises
         ------
         ValueError
-            If the loss is another.
+            If the loss is neither of these.
 
         See Also
         --------
@@ -373,19 +476,21 @@ class HistogramPrediction(MomentPrediction):
         ci_prob : float
             Probability of the interval, bin by bin.
         n_cells : int, mapping, Series, DataFrame, DataArray or array, optional
-            If given, the interval is for the share of so many cells in the bin. Without it, the interval of a baseline
-            has no width. In the forms that `summary` takes.
+            If given, intervals are for the share of this many cells in the bin. Without it, intervals of a baseline
+            have width 0. It has the same forms as in `summary`.
 
         Returns
         -------
         DataArray
             (statistic, perturbation, [context,] gene, bin), with ``statistic`` one of ``median``, ``lower``,
-            ``upper``. Medians of bins need not sum to one; `histogram` gives probabilities that do.
+            ``upper``. Medians of bins need not sum to one; the probabilities of `histogram` do.
 
         Raises
         ------
+        KeyError
+            If a perturbation or context has no number of cells.
         ValueError
-            If ``ci_prob`` is not between 0 and 1.
+            If ``ci_prob`` is not between 0 and 1, or a number of cells is not a whole number above 0.
 
         Examples
         --------
@@ -422,11 +527,26 @@ class HistogramPrediction(MomentPrediction):
         return collect(self, of_block, (self.training.n_bins,), dtype=dtype)
 
 
+def check_histograms(prediction: object) -> None:
+    """Refuse a prediction without histograms.
+
+    Raises
+    ------
+    ValueError
+        If the method predicts only means.
+    TypeError
+        If it is not a prediction of histograms.
+    """
+    if isinstance(prediction, MomentPrediction) and not isinstance(prediction, HistogramPrediction):
+        raise ValueError("this method predicts means alone: there are no histograms to draw from")
+    check_type("prediction", prediction, HistogramPrediction, made_by="fit.predict(labels)")
+
+
 def quantiles_of_moments(draws: NDArray, levels: Sequence[float]) -> NDArray:
     """Quantiles (level, moment, gene) of the moments (moment, draw, gene) of histograms.
 
-    A draw of a single point has no skewness and no kurtosis, and is left out of the quantiles of these two, as observed
-    cells in a single bin are. The quantiles are 0 where no draw has them.
+    A draw of a single bin has no skewness and no kurtosis. It does not enter the quantiles of these two, like observed
+    cells in a single bin. If no draw has them, their quantiles are 0.
     """
     found = np.quantile(draws, levels, axis=1)
     is_point = draws[1] == 0 if len(draws) == len(MOMENTS) else np.zeros_like(draws[0], bool)
@@ -438,7 +558,7 @@ def quantiles_of_moments(draws: NDArray, levels: Sequence[float]) -> NDArray:
 
 
 def quantile_levels(ci_prob: float) -> list[float]:
-    """Quantile levels of `STATISTICS`.
+    """Return the quantile levels of `STATISTICS`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Results made block by block: one perturbation in one context, for a slice of the genes.
+"""Work in blocks: one perturbation in one context, for a slice of the genes.
 
-A block has random numbers of its own, so that a result depends neither on what else is asked for nor on the number of
+Each block has its own random numbers. A result therefore depends neither on what else is predicted nor on the number of
 threads.
 """
 
@@ -38,13 +38,13 @@ class Block:
     genes: slice
 
     def generator(self, seed: int, label: str, context: str, *purpose: int) -> np.random.Generator:
-        """Random numbers of this block: they depend on its labels, not on its position."""
+        """Return a random generator that depends on the labels of this block, not on its position."""
         entropy = [seed, crc32(label.encode()), crc32(context.encode()), self.genes.start, *purpose]
         return np.random.default_rng(entropy)
 
 
 def blocks(n_perturbations: int, n_contexts: int, n_genes: int) -> list[Block]:
-    """All blocks, in order."""
+    """Return all blocks, in order."""
     starts = range(0, n_genes, BLOCK_GENES)
     return [
         Block(p, c, slice(start, min(start + BLOCK_GENES, n_genes)))
@@ -57,7 +57,7 @@ def blocks(n_perturbations: int, n_contexts: int, n_genes: int) -> list[Block]:
 def map_blocks(
     function: Callable[[Block], Result], todo: Sequence[Block], *, progress_bar: bool = False
 ) -> Iterator[tuple[Block, Result]]:
-    """Apply a function to each block on all cores, with a bounded number of results in memory."""
+    """Apply a function to each block on all cores, with a limited number of results in memory."""
     from tqdm.auto import tqdm
 
     workers = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()

@@ -1,4 +1,4 @@
-"""Numbers of cells in the forms that users give them, put in the order of what is predicted."""
+"""Numbers of cells, in any form that users pass, put in the order of a prediction."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def numbers_of_cells(prediction: Blocks, n_cells: CellNumbers) -> NDArray[np.int64] | None:
-    """Numbers of cells (perturbation, context) of a prediction, None if none are given.
+    """Return numbers of cells (perturbation, context) of a prediction, None if none are given.
 
     Raises
     ------
     KeyError
-        If something that is predicted has no number.
+        If a predicted perturbation or context has no number.
     ValueError
         If a number is not a whole number above 0, or the numbers have another shape or other labels.
     """
@@ -50,7 +50,7 @@ def numbers_of_cells(prediction: Blocks, n_cells: CellNumbers) -> NDArray[np.int
 def aligned_numbers(
     n_cells: Any, perturbations: Sequence[str], contexts: Sequence[str], control: str
 ) -> NDArray[Any] | None:
-    """Numbers of cells by their labels; what else has labels is left out.
+    """Return the numbers of cells of the predicted labels; other labels are ignored.
 
     Parameters
     ----------
@@ -58,27 +58,27 @@ def aligned_numbers(
         A mapping from perturbations, a Series by perturbation (or by perturbation and context), a DataFrame
         (perturbations × contexts), or a DataArray with these dimensions. Anything else has no labels.
     perturbations, contexts
-        What is predicted, in order.
+        The predicted ones, in order.
     control
         Label of the control cells.
 
     Returns
     -------
     ndarray or None
-        Numbers (perturbation, context), with one row or column where they do not depend on it; None without labels.
+        Numbers (perturbation, context), with a single row or column if they do not depend on it; None without labels.
 
     Raises
     ------
     KeyError
-        If something that is predicted has no number.
+        If a predicted perturbation or context has no number.
     ValueError
-        If a DataArray has other dimensions, or one without labels, or a label is there twice.
+        If a DataArray has other dimensions, or a dimension without labels, or a label occurs twice.
     """
     if (numbers := _as_array(n_cells)) is None:
         return None
     wanted = {"perturbation": perturbations, "context": contexts}
     if other := [dim for dim in numbers.dims if dim not in wanted]:
-        raise ValueError(f"n_cells has the dimension {other[0]!r}; numbers are by 'perturbation' and 'context' alone")
+        raise ValueError(f"n_cells has the dimension {other[0]!r}; only 'perturbation' and 'context' are allowed")
     for dim in numbers.dims:
         if dim not in numbers.coords:
             raise ValueError(f"n_cells has no labels along {dim!r}: assign them, or pass .to_numpy() to go by position")
@@ -95,14 +95,14 @@ def aligned_numbers(
 
 
 def _as_array(n_cells: Any) -> xr.DataArray | None:
-    """Give the dimensions of a table their names."""
+    """Return a table as an array with named dimensions, None if it has no labels."""
     import pandas as pd
     import xarray as xr
 
     if isinstance(n_cells, Mapping):
         n_cells = pd.Series(dict(n_cells))
     if isinstance(n_cells, pd.Series | pd.DataFrame):
-        if n_cells.index.nlevels == 2:  # as groupby(["perturbation", "day"]).size() has it
+        if n_cells.index.nlevels == 2:  # for example from groupby(["perturbation", "day"]).size()
             n_cells = n_cells.unstack()
         coords = {dim: list(labels) for dim, labels in zip(("perturbation", "context"), n_cells.axes, strict=False)}
         return xr.DataArray(n_cells.to_numpy(), coords, tuple(coords))

@@ -27,7 +27,7 @@ def draw_cells(prediction: PosteriorDraws, n_cells: int, seed: int) -> AnnData:
     centers = prediction.posterior.centers
 
     def cells(block: Block) -> NDArray:
-        # A cell is of one draw whatever the block of its genes.
+        # All genes of a cell come from the same draw: this generator does not depend on the genes of the block.
         of_cells = prediction.generator(replace(block, genes=slice(0, 0)), DRAW_OF_CELL, seed)
         rng = prediction.generator(block, LEVEL, seed)
         cdf = prediction.draw(block).cumsum(axis=-1)

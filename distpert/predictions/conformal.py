@@ -1,7 +1,8 @@
-r"""Split-conformal intervals around a prediction: what calibration costs a method that has none of its own.
+r"""Split-conformal intervals around a prediction.
 
-The residuals that a fitted method leaves on perturbations it was not fitted to tell how wide intervals for others must
-be. Genes of one perturbation are dependent, so the perturbation is what is exchangeable, and each counts once.
+The residuals of a fitted method on perturbations to which it was not fitted show how wide intervals for others must be.
+Genes of one perturbation are dependent, so perturbations are exchangeable and genes are not: each perturbation counts
+once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Ends = tuple[NDArray[np.floating], NDArray[np.floating]]
 
-_ROUNDING = 1e-12  # of sums of weights
+_ROUNDING = 1e-12  # rounding error of sums of weights
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -41,17 +42,17 @@ class ConformalPrediction(BasePrediction):
     training, perturbations, contexts, seed, progress_bar
         As in `distpert.BasePrediction`.
     point : MomentPrediction
-        The prediction that intervals are put around: around the median of the moment of so many cells, or for a method
-        that predicts means alone around its mean.
+        The prediction in the centers of the intervals: the median of the moment of ``n_cells`` cells, or the mean for a
+        method that predicts only means.
     scores : ndarray, shape (moment, pair)
-        Absolute residuals of the perturbations that calibrate, where a pair is one of their contexts and genes; in
-        units of the predicted standard deviation for so many cells if ``scaled``.
+        Absolute residuals of the calibrating perturbations. A pair is one of their contexts and genes. If ``scaled``,
+        they are in units of the predicted standard deviation of the moment of as many cells.
     weights : ndarray, shape (pair,)
-        Of the pairs: those of one perturbation sum to 1 / (K + 1), with K perturbations.
+        Weights of the pairs; those of one perturbation sum to 1 / (K + 1), with K perturbations.
     n_calibration : int
-        Number K of perturbations that calibrate.
+        Number K of calibrating perturbations.
     scaled : bool
-        Whether intervals are wider where fewer cells or a wider histogram make the moment vary more.
+        Whether intervals are wider if fewer cells or a wider histogram make the moment vary more.
 
     See Also
     --------
@@ -59,7 +60,7 @@ class ConformalPrediction(BasePrediction):
 
     Examples
     --------
-    >>> intervals = distpert.conformalize(prediction, calibrating, training)  # doctest: +SKIP
+    >>> intervals = distpert.conformalize(prediction, calibrating, adata)  # doctest: +SKIP
     >>> distpert.calibration(intervals, held_out)  # doctest: +SKIP
     """
 
@@ -85,7 +86,7 @@ class ConformalPrediction(BasePrediction):
 
     @property
     def of_cells(self) -> bool:
-        """Whether intervals are for the moments of so many cells; not for a method that predicts means alone."""
+        """Whether intervals depend on numbers of cells; not for a method that predicts only means."""
         return len(self.moment_names) > 1
 
     @property
@@ -94,19 +95,32 @@ class ConformalPrediction(BasePrediction):
         return self.point.embeddings
 
     def radius(self, level: float) -> Float[np.ndarray, " moment"]:
-        r"""Quantile of the residuals that makes intervals hold.
+        r"""Return the quantile of the residuals that gives intervals the coverage ``level``.
 
         .. math:: \min\Big\{q : \sum_{k=1}^K \frac{1}{(K + 1) |G_k|} \sum_{i \in G_k} 1\{s_{ki} \le q\}
                   \ge \text{level}\Big\}
 
         with the scores s of the pairs :math:`G_k` of perturbation k (Lee, Barber & Willett 2023, hierarchical conformal
-        prediction; with one pair each, split conformal prediction, Lei et al. 2018). Infinite where it takes residuals
-        of moments that were predicted not to vary at all.
+        prediction; with one pair each, split conformal prediction, Lei et al. 2018).
+
+        Parameters
+        ----------
+        level : float
+            Probability of the interval.
+
+        Returns
+        -------
+        ndarray, shape (moment,)
+            Infinite if the quantile is a residual of a moment that was predicted not to vary at all.
 
         Raises
         ------
         ValueError
-            If the level is not between 0 and 1, or above K / (K + 1).
+            If the level is not between 0 and 1, or is above K / (K + 1).
+
+        Examples
+        --------
+        >>> intervals.radius(0.9)  # doctest: +SKIP
         """
         if not 0 < level < 1:
             raise ValueError(f"a level must lie between 0 and 1, not {level}")
@@ -114,26 +128,26 @@ class ConformalPrediction(BasePrediction):
         if self.n_calibration < needed:
             raise ValueError(
                 f"intervals of level {level} need {needed} perturbations to calibrate, there are {self.n_calibration}: "
-                "give more, or ask for a lower level"
+                "pass more, or choose a lower level"
             )
         order = self.scores.argsort(axis=1)
         reached = self.weights[order].cumsum(axis=1) >= level - _ROUNDING
-        # The last one is enough by the check above, whatever rounding says.
+        # The last one is enough by the check above, whatever the rounding error.
         first = np.where(reached.any(axis=1), reached.argmax(axis=1), order.shape[1] - 1)
         rows = np.arange(len(order))
         return self.scores[rows, order[rows, first]]
 
     def summarizer(self, ci_prob: float, n_cells: NDArray[np.int64] | None) -> Callable[[Block], NDArray]:
-        """Center and ends of the conformal intervals; see `BasePrediction.summarizer`.
+        """Return center and ends of the conformal intervals; see `BasePrediction.summarizer`.
 
         Raises
         ------
         ValueError
-            If the level needs more perturbations to calibrate, or ``n_cells`` is missing where the method predicts
-            histograms.
+            If the level needs more calibrating perturbations, or the method predicts histograms and ``n_cells`` is
+            missing.
         """
         if n_cells is None and self.of_cells:
-            raise ValueError("conformal intervals are for the moments of so many cells: give n_cells")
+            raise ValueError("conformal intervals are for the moments of a number of cells: pass n_cells")
         intervals = self.intervals([ci_prob], n_cells)
 
         def of_block(block: Block) -> NDArray:
@@ -149,12 +163,12 @@ class ConformalPrediction(BasePrediction):
         return replace(self, point=point, perturbations=point.perturbations, contexts=point.contexts)
 
     def intervals(self, levels: Sequence[float], n_cells: NDArray[np.int64] | None) -> Callable[[Block], Ends]:
-        """Give what makes the ends (level, moment, gene) of a block's intervals, for cells (perturbation, context)."""
+        """Return a function from blocks to interval ends (level, moment, gene), for cells (perturbation, context)."""
         radius = np.stack([self.radius(level) for level in levels])[..., None]
 
         def of_block(block: Block) -> Ends:
             center, scale = _center_and_scale(self.point, block, n_cells, self.scaled)
-            # A moment that does not vary has its interval on one point, whatever the quantile.
+            # The interval of a moment that does not vary is a point, for any quantile.
             half = np.where(scale > 0, radius, 0) * scale
             return center - half, center + half
 
@@ -170,24 +184,25 @@ def conformalize(
 ) -> ConformalPrediction:
     r"""Put split-conformal intervals around a prediction.
 
-    The score of gene g in context c of a perturbation that calibrates is
+    The score of gene g in context c of a calibrating perturbation is
 
     .. math:: s = |x - \hat x| / \hat\sigma
 
     with x the moment of its n cells, :math:`\hat x` the predicted median and :math:`\hat\sigma` the predicted standard
-    deviation of that moment in n cells (or 1, if not ``scaled``; 0 / 0 is 0). An interval of a level is
-    :math:`\hat x \pm q \hat\sigma`, with q from `ConformalPrediction.radius`, one for each moment.
+    deviation of this moment in n cells (or 1, if not ``scaled``; 0 / 0 is 0). The interval is
+    :math:`\hat x \pm q \hat\sigma`, with q from `ConformalPrediction.radius`, for each level and moment.
 
     Parameters
     ----------
-    prediction
-        Of the perturbations that intervals are wanted for.
-    calibrating
-        The same fitted method's prediction of other perturbations that it was not fitted to.
-    adata
-        Cells of these, or histograms of them in the bins of the training. Groups of a single cell, which has no
-        variance, skewness or kurtosis, are left out, but for a method that predicts means alone.
-    scaled
+    prediction : MomentPrediction
+        Prediction of the perturbations that are to get intervals.
+    calibrating : MomentPrediction
+        Prediction, by the same fitted method, of other perturbations to which it was not fitted.
+    adata : AnnData or Histograms
+        Cells of the calibrating perturbations, or their histograms in the bins of the training. Groups of a single cell
+        are omitted, because one cell has no variance, skewness or kurtosis. For a method that predicts only means they
+        are kept.
+    scaled : bool
         Whether to divide residuals by the predicted standard deviation.
 
     Returns
@@ -197,18 +212,35 @@ def conformalize(
     Raises
     ------
     TypeError
-        If either prediction is none, or `adata` neither cells nor histograms.
+        If either prediction is of another type, or `adata` is neither cells nor histograms.
     ValueError
-        If both predictions are not of the same training, or a perturbation that calibrates was in training, is also to
-        be predicted, or has fewer than two cells; or if a method that predicts means alone is to be scaled.
+        If the two predictions do not have the same training; if a calibrating perturbation was in training, is also
+        predicted, or has fewer than two cells; or if a method predicts only means and ``scaled`` is True.
+
+    See Also
+    --------
+    distpert.ConformalPrediction, distpert.calibration
 
     Notes
     -----
-    **Guaranteed**: if the perturbations that calibrate and a new one are exchangeable, then over both, a gene of the
-    new one drawn at random lies in its interval with probability at least the level. **Not guaranteed**: that this
-    holds for each gene, each perturbation, each stratum, or for the K perturbations that happened to calibrate: with
-    few of them coverage varies about the level as their number allows. Combinations are not exchangeable with
-    singles.
+    **Guaranteed**: if the calibrating perturbations and a new one are exchangeable, a random gene of the new one lies
+    in its interval with a probability of at least the level, on average over calibrating and new perturbations.
+
+    **Not guaranteed**: this coverage for each gene, each perturbation, each stratum, or for the given K calibrating
+    perturbations. With few of them, coverage varies about the level. Combinations are not exchangeable with single
+    perturbations.
+
+    References
+    ----------
+    Lee, Barber & Willett (2023), Distribution-free inference with hierarchical data; Lei et al. (2018),
+    Distribution-free predictive inference for regression.
+
+    Examples
+    --------
+    >>> predictor = distpert.baselines.PooledHistogram().fit(training, embeddings)  # doctest: +SKIP
+    >>> predictions = predictor.predict(held_out), predictor.predict(others)  # doctest: +SKIP
+    >>> intervals = distpert.conformalize(*predictions, adata)  # doctest: +SKIP
+    >>> intervals.summary(n_cells=300)  # doctest: +SKIP
     """
     for name, given in (("prediction", prediction), ("calibrating", calibrating)):
         check_type(name, given, MomentPrediction, made_by="fit.predict(labels)")
@@ -220,7 +252,7 @@ def conformalize(
         raise ValueError("this method predicts means alone, which have no standard deviation: pass scaled=False")
     observed = observed_cells(calibrating.training, adata, calibrating.perturbations, calibrating.contexts)
     counts, n_cells = observed["counts"].to_numpy(), observed["n_cells"].to_numpy()
-    # One cell has a mean and no other moment, so that there is nothing to be off.
+    # One cell has a mean and no other moments, so it has no other residuals.
     counted = n_cells > (0 if mean_only else 1)
     if absent := [label for label, n in zip(calibrating.perturbations, counted.sum(axis=1), strict=True) if not n]:
         few = "no" if mean_only else "fewer than two"
@@ -261,7 +293,7 @@ def conformalize(
 def _center_and_scale(
     point: MomentPrediction, block: Block, n_cells: NDArray[np.int64] | None, scaled: bool
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Predicted median and standard deviation (moment, gene) of the moments of so many cells."""
+    """Return predicted median and standard deviation (moment, gene) of the moments of ``n_cells`` cells."""
     draws = point.draw_moments(block, n_cells)
     center = np.median(draws, axis=1)
     return center, draws.std(axis=1) if scaled else np.ones_like(center)

@@ -1,4 +1,4 @@
-"""A prediction laid out as ArviZ does: groups of draws, of observations, and of their likelihood."""
+"""A prediction as a tree in the layout of ArviZ: draws, observations, and their likelihood."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distpert.histograms.histograms import Histograms
 
 
-# long_name and units of variables that have none yet; moments have those of `distpert.statistics`.
+# long_name and units of variables other than moments, which have those of `distpert.statistics`.
 _ABOUT = {
     "response": ("latent response of the perturbation", "1"),
     "on_target": ("tilt of the perturbed gene's own histogram", "1"),
@@ -109,7 +109,7 @@ def _observed(prediction: PosteriorDraws, observed: xr.Dataset) -> xr.Dataset:
 
 
 def _predictive(prediction: HistogramPrediction, observed: xr.Dataset | None) -> xr.Dataset:
-    """Moments of replicates of so many cells, under the names that observed ones have, and of the distributions."""
+    """Moments of replicates of as many cells as were observed, under the same names, and of the distributions."""
     replicates = distributions = prediction.moments()
     if observed is not None:
         n_cells = observed["n_cells"]
@@ -121,7 +121,7 @@ def _predictive(prediction: HistogramPrediction, observed: xr.Dataset | None) ->
 
 
 def _prior_sites(prior: PriorPrediction) -> xr.Dataset:
-    """Lay out the draws of the prior as those of the posterior."""
+    """Prior draws in one chain, in the layout of the posterior."""
     import xarray as xr
 
     sites = prior.sites
@@ -140,10 +140,10 @@ def _prior_sites(prior: PriorPrediction) -> xr.Dataset:
 
 
 def _check_prior(prediction: PosteriorDraws, prior: PriorPrediction) -> None:
-    """Refuse a prior of other things: its variables would not pair with those of the posterior."""
+    """Refuse a prior of other perturbations, contexts or genes: it would not pair with the posterior."""
     check_type("prior", prior, PriorPrediction, made_by="fit.prior_predictive(labels)")
-    asked, found = ((p.perturbations, p.contexts, p.genes) for p in (prediction, prior))
-    if asked != found:
+    wanted, found = ((p.perturbations, p.contexts, p.genes) for p in (prediction, prior))
+    if wanted != found:
         raise ValueError(
             "the prior is of other perturbations, contexts or genes than the prediction: make it with "
             "fit.prior_predictive(prediction.perturbations, context=prediction.contexts)"

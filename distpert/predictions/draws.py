@@ -1,15 +1,15 @@
-"""Draws of histograms, all in numpy: its gamma sampler is a hundred times faster than JAX's on a CPU.
+"""Draws of histograms, in numpy.
 
-Draws are therefore the same on every device.
+Its gamma sampler is a hundred times faster than that of JAX on a CPU, and draws are the same on every device.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float, Float32, Int
 from numpy.typing import NDArray
 
-HISTOGRAM, REPLICATE, LEVEL, DRAW_OF_CELL = range(4)  # purposes of a block's random numbers: each has its own
+HISTOGRAM, REPLICATE, LEVEL, DRAW_OF_CELL = range(4)  # purposes of random numbers: each has a generator of its own
 _SMALLEST = 1e-8  # gamma shapes below this give zeros anyway
 
 
@@ -26,7 +26,7 @@ def expected_histograms(
     concentration: Float32[np.ndarray, " gene"],
     counts: Int[np.ndarray, "gene bin"] | None = None,
 ) -> Float32[np.ndarray, "draw gene bin"]:
-    """E[h | π, κ, n] = (κ π + n) / (κ + N): the Dirichlet's mean, given the group's own cells where there are any."""
+    """E[h | π, κ, n] = (κ π + n) / (κ + N): the mean of the Dirichlet, given the group's own cells, if any."""
     if counts is None:
         return probs
     counts = counts.astype(np.float32)
@@ -40,15 +40,15 @@ def sample_histograms(
     concentration: Float32[np.ndarray, " gene"],
     counts: Int[np.ndarray, "gene bin"] | None = None,
 ) -> Float32[np.ndarray, "draw gene bin"]:
-    """Draw h ~ Dirichlet(κ π + n), through independent gammas."""
+    """Draw h ~ Dirichlet(κ π + n), from independent gammas."""
     shape = concentration[:, None] * probs
     if counts is not None:
         shape += counts
     np.maximum(shape, _SMALLEST, out=shape)
     gammas = rng.standard_gamma(shape, dtype=np.float32)
     total = gammas.sum(axis=-1, keepdims=True)
-    # At concentrations far below one all gammas can underflow; the Dirichlet then sits on one bin, bin b with
-    # probability proportional to its shape.
+    # If the concentration is far below one, all gammas can underflow. The histogram then has all its mass in one bin,
+    # which is drawn with probability proportional to its shape.
     empty = total[..., 0] == 0
     if empty.any():
         cdf = shape[empty].cumsum(axis=-1)
@@ -60,9 +60,9 @@ def sample_histograms(
 
 
 def sample_replicates(
-    rng: np.random.Generator, histograms: Float32[np.ndarray, "draw gene bin"], n_cells: int
+    rng: np.random.Generator, histograms: Float[np.ndarray, "draw gene bin"], n_cells: int
 ) -> Float32[np.ndarray, "draw gene bin"]:
-    """Histograms of ``n_cells`` cells drawn from each given histogram."""
+    """Draw histograms of ``n_cells`` cells from each given histogram."""
     exact = histograms.astype(np.float64)
     exact /= exact.sum(axis=-1, keepdims=True)
     return (rng.multinomial(n_cells, exact) / n_cells).astype(np.float32)

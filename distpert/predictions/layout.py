@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Blocks(Protocol):
-    """Perturbations × contexts × genes, worked on block by block; every prediction is one."""
+    """Perturbations × contexts × genes, in blocks; every prediction has these attributes."""
 
     @property
     def training(self) -> Histograms:
@@ -46,7 +46,7 @@ def collect(
     draws: bool = False,
     dtype: DTypeLike = np.float32,
 ) -> NDArray[Any]:
-    """Results (gene, …) or (draw, gene, …) of all blocks as one array ([draw,] perturbation, context, gene, …)."""
+    """Collect results (gene, …) or (draw, gene, …) of blocks in one array ([draw,] perturbation, context, gene, …)."""
     shape = (len(prediction.perturbations), len(prediction.contexts), len(prediction.genes))
     lead = (slice(None),) if draws else ()
     out = np.empty(0, dtype)
@@ -58,7 +58,7 @@ def collect(
 
 
 def labeled(prediction: Blocks, values: NDArray, tail: tuple[str, ...] = (), *, draws: bool = False) -> xr.DataArray:
-    """Name the dimensions of what `collect` returns; no context dimension where the training has no contexts."""
+    """Name the dimensions of an array from `collect`; no context dimension if the training has no context key."""
     import xarray as xr
 
     dims = (*(["draw"] if draws else []), "perturbation", "context", "gene", *tail)
@@ -74,6 +74,6 @@ def labeled(prediction: Blocks, values: NDArray, tail: tuple[str, ...] = (), *, 
 
 
 def with_bins(prediction: Blocks, array: xr.DataArray) -> xr.DataArray:
-    """Attach the edges of the bins to probabilities, and say what they are."""
+    """Attach the edges of the bins to an array of probabilities, and its name and units."""
     array = array.assign_coords(prediction.training.dataset[["bin_left", "bin_right"]].coords)
     return array.assign_attrs(long_name="probability of the bin", units="1")

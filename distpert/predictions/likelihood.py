@@ -42,7 +42,7 @@ def log_likelihood(prediction: PosteriorDraws, counts: xr.DataArray) -> xr.DataA
 
 
 def _check_counts(counts: xr.DataArray, wanted: dict[str, list[str]], n_bins: int) -> None:
-    """Refuse what are no counts (perturbation, [context,] gene, bin) of what is predicted."""
+    """Refuse an array that has no counts (perturbation, [context,] gene, bin) of all that is predicted."""
     dims = {*wanted, "bin"}
     if set(counts.dims) != dims:
         raise ValueError(f"counts must have the dimensions {listed(sorted(dims))}, not {listed(counts.dims)}")

@@ -1,4 +1,4 @@
-"""What a baseline predicts: one histogram, or one mean, for every gene."""
+"""Predictions of baselines: one histogram, or one mean, for every gene."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PointPrediction(HistogramPrediction):
     probs : ndarray, shape (perturbation, context, gene, bin)
         Bin probabilities.
     num_draws : int
-        Number of replicates, where it is asked what so many cells would show.
+        Number of replicates if ``n_cells`` is given, for example to `summary`.
 
     Raises
     ------
@@ -35,7 +35,7 @@ class PointPrediction(HistogramPrediction):
 
     See Also
     --------
-    MeanPrediction : for methods that predict means alone.
+    MeanPrediction : for methods that predict only means.
 
     Examples
     --------
@@ -50,6 +50,7 @@ class PointPrediction(HistogramPrediction):
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_count("num_draws", self.num_draws)
+        _as_tuples(self)
         object.__setattr__(self, "probs", np.asarray(self.probs, np.float64))
         expected = (len(self.perturbations), len(self.contexts), len(self.training.genes), self.training.n_bins)
         if self.probs.shape != expected:
@@ -92,7 +93,7 @@ class MeanPrediction(MomentPrediction):
     training, perturbations, contexts, seed, progress_bar
         As in `distpert.BasePrediction`.
     means : ndarray, shape (perturbation, context, gene)
-        In the units of the data.
+        Means, in the units of the data.
 
     Raises
     ------
@@ -114,6 +115,7 @@ class MeanPrediction(MomentPrediction):
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        _as_tuples(self)
         object.__setattr__(self, "means", np.asarray(self.means, np.float64))
         expected = (len(self.perturbations), len(self.contexts), len(self.training.genes))
         if self.means.shape != expected:
@@ -126,7 +128,7 @@ class MeanPrediction(MomentPrediction):
 
     @property
     def moment_names(self) -> tuple[str, ...]:
-        """The mean alone."""
+        """Only the mean."""
         return ("mean",)
 
     def select_position(self, perturbation: int, context: int) -> MeanPrediction:
@@ -144,17 +146,21 @@ class MeanPrediction(MomentPrediction):
         Raises
         ------
         ValueError
-            If it is asked what so many cells would show.
+            If ``n_cells`` is given.
         """
         if n_cells is not None:
-            raise ValueError(
-                "this method predicts means alone, and cannot say what so many cells would show: leave n_cells out"
-            )
+            raise ValueError("this method predicts means alone, without the variation between cells: leave n_cells out")
         return self.means[block.perturbation, block.context, block.genes][None, None]
 
     def answers(self, n_cells: NDArray[np.int64]) -> Callable[[int, int], Answers]:
         """Return the means; see `MomentPrediction.answers`."""
         return lambda p, c: Answers(mean=self.means[p, c], moments=self.means[p, c][None])
+
+
+def _as_tuples(prediction: PointPrediction | MeanPrediction) -> None:
+    """Turn labels, given as any sequence, into tuples."""
+    for name in ("perturbations", "contexts"):
+        object.__setattr__(prediction, name, tuple(getattr(prediction, name)))
 
 
 def _describe(prediction: PointPrediction | MeanPrediction, name: str, what: str) -> str:

@@ -31,7 +31,7 @@ class PosteriorDraws(HistogramPrediction):
     training, perturbations, contexts, seed, progress_bar
         As in `distpert.BasePrediction`.
     posterior : Posterior
-        What was fitted.
+        The fit.
     response : ndarray, shape (draw, perturbation, factor), float32
         Draws of the latent responses.
     on_target : ndarray, shape (draw, perturbation, tilt), float32
@@ -65,7 +65,7 @@ class PosteriorDraws(HistogramPrediction):
         )
 
     def probs(self, block: Block) -> NDArray[np.float32]:
-        """Probabilities π (draw, gene, bin): the model, given the drawn responses."""
+        """Return expected histograms π (draw, gene, bin), given the drawn responses and tilts."""
         posterior, label = self.posterior, self.perturbations[block.perturbation]
         p, genes = block.perturbation, block.genes
         context = posterior.contexts.index(self.contexts[block.context])
@@ -78,7 +78,7 @@ class PosteriorDraws(HistogramPrediction):
         return softmax(logits)
 
     def draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Draw histograms h, or those of so many cells; see `HistogramPrediction.draw`."""
+        """Draw histograms h, or histograms of ``n_cells`` cells; see `HistogramPrediction.draw`."""
         histograms = sample_histograms(self.generator(block, HISTOGRAM), *self._dirichlet(block))
         if n_cells is None:
             return histograms
@@ -86,13 +86,13 @@ class PosteriorDraws(HistogramPrediction):
         return sample_replicates(self.generator(block, REPLICATE), histograms, cells)
 
     def histogram_of_block(self, block: Block, loss: Literal["log", "wasserstein"]) -> NDArray[np.floating]:
-        """Best histogram for a loss; the mean of the Dirichlet is known and needs no draws."""
+        """Return the best histogram for a loss; the mean of the Dirichlet is known and needs no draws."""
         if loss == "log":
             return expected_histograms(*self._dirichlet(block)).mean(axis=0)
         return super().histogram_of_block(block, loss)
 
     def _dirichlet(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray | None]:
-        """Return what histograms are drawn from: π, κ, and the group's own cells if it was in training."""
+        """Return parameters of the Dirichlet: π, κ, and the counts of the group if it was in training."""
         label, context = self.perturbations[block.perturbation], self.contexts[block.context]
         counts = self.posterior.groups.counts_of(label, context)
         concentration = self.posterior.concentration[block.genes]

@@ -1,4 +1,4 @@
-"""Predicted distributions: what a user asks of a fit."""
+"""Predicted distributions of a fit, with their likelihood, synthetic cells and the layout of ArviZ."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Prediction(PosteriorDraws):
     """Posterior of the distributions of all genes under some perturbations; made by `Fit.predict`.
 
-    It holds draws of the latent responses. Histograms are made from them block by block when something is asked for, on
-    all cores, and are the same each time.
+    It stores draws of the latent responses. Methods draw histograms from them when they are called, on all cores. These
+    are the same each time.
 
     Attributes
     ----------
@@ -36,9 +36,9 @@ class Prediction(PosteriorDraws):
     on_target : ndarray, shape (draw, perturbation, tilt), float32
         Draws of the tilts of each perturbed gene's own histogram.
     seed : int
-        All randomness follows from it.
+        Seed of all random numbers.
     progress_bar : bool
-        Whether to show one when something takes longer than two seconds.
+        Whether to show progress when something takes longer than two seconds.
 
     See Also
     --------
@@ -63,20 +63,20 @@ class Prediction(PosteriorDraws):
         Parameters
         ----------
         counts : DataArray
-            (perturbation, [context,] gene, bin), as `to_datatree` has them in ``constant_data``.
+            (perturbation, [context,] gene, bin), for example from the group ``constant_data`` of `to_datatree`.
 
         Returns
         -------
         DataArray
-            (draw, perturbation, [context,] gene) in nats, of all cells of a group, with the variation of the histogram
-            (the Dirichlet) integrated out. Without the multinomial coefficient, which is the same for all draws.
+            (draw, perturbation, [context,] gene) in nats, of all cells of a group. The variation of the histogram (the
+            Dirichlet) is integrated out. The multinomial coefficient, which is the same for all draws, is not included.
 
         Raises
         ------
         TypeError
             If `counts` is not a DataArray.
         KeyError
-            If counts of something predicted are missing.
+            If counts of a predicted perturbation, context or gene are missing.
         ValueError
             If counts have other dimensions or bins, or are not numbers of cells.
 
@@ -105,14 +105,14 @@ class Prediction(PosteriorDraws):
         n_cells : int
             Cells for each perturbation and context.
         seed : int
-            Of the cells; the draws themselves follow from the seed of the prediction.
+            Seed of the cells; the posterior draws depend on the seed of the prediction.
 
         Returns
         -------
         AnnData
-            Cells × genes, ``X`` the center of the drawn bin in the units of the training data; ``obs`` has the
-            perturbation and the context, under the keys of the training. A layer or a column of gene symbols that the
-            training was read from is there too: the cells can be read with the same keys.
+            Cells × genes. ``X`` has the center of the drawn bin, in the units of the training data; ``obs`` has the
+            perturbation and the context. Columns and layers have the names of the training data, so the cells can be
+            read with the same keys.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Prediction(PosteriorDraws):
     def to_datatree(
         self, adata: AnnData | Histograms | None = None, *, prior: PriorPrediction | None = None
     ) -> xr.DataTree:
-        """Lay out the posterior as ArviZ does.
+        """Return the posterior in the layout of ArviZ.
 
         Parameters
         ----------
@@ -138,8 +138,8 @@ class Prediction(PosteriorDraws):
             Cells of the predicted perturbations, read with the keys of the training. They add the groups
             ``observed_data`` and ``log_likelihood``.
         prior : PriorPrediction, optional
-            Of the same perturbations and contexts (`Fit.prior_predictive`). It adds the groups ``prior`` and
-            ``prior_predictive``, laid out as ``posterior`` and ``posterior_predictive`` are.
+            Prior of the same perturbations and contexts, from `Fit.prior_predictive`. It adds the groups ``prior`` and
+            ``prior_predictive``, in the layout of ``posterior`` and ``posterior_predictive``.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""What the model expects of perturbations before it has seen a perturbed cell."""
+"""Prior predictive distributions: draws of the model before it has seen perturbed cells."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from distpert.predictions.base import HistogramPrediction
 from distpert.predictions.blocks import Block, Result, blocks, map_blocks
 from distpert.predictions.draws import HISTOGRAM, REPLICATE, sample_histograms, sample_replicates
 
-# Sites that are kept. The others have a value for each gene and bin, and are drawn again, the same, when needed.
-_HELD = ("explained_share", "response", "tilt_mean", "tilt_scale", "on_target", "log_concentration")
-_GROUPS_AT_ONCE = 16  # of which probabilities are held, with all draws and a block's genes
+# Sites that are stored. The others have a value for each gene and bin; they are drawn again, the same, when needed.
+_STORED = ("explained_share", "response", "tilt_mean", "tilt_scale", "on_target", "log_concentration")
+_GROUPS_AT_ONCE = 16  # groups with probabilities in memory, for all draws and the genes of a block
 
 
 @dataclass(frozen=True)
 class PriorBlock(Block):
-    """A block of the prior, which brings what its histograms are drawn from.
+    """A block of the prior, with the parameters of the Dirichlet of its histograms.
 
     Attributes
     ----------
@@ -49,21 +49,20 @@ class PriorBlock(Block):
 class PriorPrediction(HistogramPrediction):
     """Prior predictive distributions of all genes under some perturbations; made by `Fit.prior_predictive`.
 
-    Everything in `distpert.model.generative.model` is drawn from its prior: the common shift, loadings, explained
-    shares, responses, tilts, concentrations. Taken from the data are the smoothed control histograms, the bins, the
-    kernel and the number of factors. The smoothing and the kernel have seen perturbed cells, so that this is a little
-    less than a prior in the strict sense.
+    All parameters are drawn from their priors: the common shift, loadings, explained shares, responses, tilts and
+    concentrations. The smoothed control histograms, the bins, the kernel and the number of factors come from the data.
+    Smoothing and kernel have seen perturbed cells, so this is not a prior in the strict sense.
 
     Attributes
     ----------
     training, perturbations, contexts, seed, progress_bar
         As in `distpert.BasePrediction`.
     posterior : Posterior
-        The fit with its controls and kernel.
+        The fit, with its controls and kernel.
     priors : Priors
         Prior scales.
     sites : dict of ndarray, shape (draw, ...)
-        Draws of the sites of the model that are not as large as genes × bins, in the shapes that they have there:
+        Draws of all sites of the model except those of size genes × bins, in the shapes of the model:
         ``explained_share`` (factor), ``response`` (factor, perturbation), ``tilt_mean`` and ``tilt_scale`` (tilt),
         ``on_target`` (perturbation, tilt), ``log_concentration`` (gene).
 
@@ -114,9 +113,9 @@ class PriorPrediction(HistogramPrediction):
         )
 
     def draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Draw histograms h, or those of so many cells; see `HistogramPrediction.draw`."""
+        """Draw histograms h, or histograms of ``n_cells`` cells; see `HistogramPrediction.draw`."""
         drawn = self._with_probs(block)
-        shape = drawn.concentration[..., None] * drawn.probs  # of the Dirichlet: κ differs from draw to draw
+        shape = drawn.concentration[..., None] * drawn.probs  # κ π of the Dirichlet: κ differs between draws
         one = np.ones(shape.shape[1], np.float32)
         histograms = sample_histograms(self.generator(block, HISTOGRAM), shape, one)
         if n_cells is None:
@@ -125,11 +124,11 @@ class PriorPrediction(HistogramPrediction):
         return sample_replicates(self.generator(block, REPLICATE), histograms, cells)
 
     def histogram_of_block(self, block: Block, loss: Literal["log", "wasserstein"]) -> NDArray[np.floating]:
-        """Best histogram for a loss; the mean of the Dirichlet is known and needs no draws."""
+        """Return the best histogram for a loss; the mean of the Dirichlet is known and needs no draws."""
         return self._with_probs(block).probs.mean(axis=0) if loss == "log" else super().histogram_of_block(block, loss)
 
     def map_blocks(self, function: Callable[[Block], Result]) -> Iterator[tuple[Block, Result]]:
-        """Apply a function to each block; those of the same genes share one draw of what is drawn for genes."""
+        """Apply a function to each block; blocks of the same genes share one draw of the parameters of genes."""
         from tqdm.auto import tqdm
 
         shape = (len(self.perturbations), len(self.contexts), len(self.genes))
@@ -144,11 +143,11 @@ class PriorPrediction(HistogramPrediction):
                         yield done
 
     def _with_probs(self, block: Block) -> PriorBlock:
-        """Return a block with its expected histograms: those that it brings, or drawn for it."""
+        """Return a block with its expected histograms, which are drawn if it has none."""
         return block if isinstance(block, PriorBlock) else self._draw_probs([block], 1)[0]
 
     def _draw_probs(self, chosen: Sequence[Block], at_once: int) -> list[PriorBlock]:
-        """Draw the expected histograms of blocks of the same genes, of ``at_once`` at most."""
+        """Draw the expected histograms of at most ``at_once`` blocks of the same genes."""
         genes, posterior = chosen[0].genes, self.posterior
         design = _design(posterior, self.perturbations)
         part = design._replace(
@@ -159,7 +158,7 @@ class PriorPrediction(HistogramPrediction):
         sites = dict(self.sites, log_concentration=self.sites["log_concentration"][:, genes])
         context = [posterior.contexts.index(self.contexts[block.context]) for block in chosen]
         at = np.array(list(zip((block.perturbation for block in chosen), context, strict=True)))
-        at = np.concatenate([at, np.repeat(at[:1], at_once - len(at), axis=0)])  # another length would compile anew
+        at = np.concatenate([at, np.repeat(at[:1], at_once - len(at), axis=0)])  # another length would compile again
         key = jax.random.fold_in(_key(self.seed), 1 + genes.start)
         keys = jax.random.split(key, self.num_draws)
         drawn = np.asarray(
@@ -175,9 +174,9 @@ class PriorPrediction(HistogramPrediction):
 def sample_prior(
     posterior: Posterior, priors: Priors, perturbations: Sequence[str], num_draws: int, seed: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Draw the sites that `PriorPrediction` holds, each (draw, ...) in the shape that the model gives it."""
+    """Draw the sites that `PriorPrediction` stores, each (draw, ...) in the shape of the model."""
     keys = jax.random.split(_key(seed), num_draws)
-    drawn = _held_sites(keys, _design(posterior, perturbations), posterior.n_factors, priors)
+    drawn = _stored_sites(keys, _design(posterior, perturbations), posterior.n_factors, priors)
     return {name: np.asarray(values) for name, values in drawn.items()}
 
 
@@ -196,12 +195,12 @@ def _design(posterior: Posterior, perturbations: Sequence[str]) -> Design:
 
 
 def _key(seed: int) -> jax.Array:
-    """Start a generator that compiles in a tenth of the time that JAX's default takes, which is most of the time."""
+    """Return a random key whose generator compiles ten times faster than the default; compiling takes most time."""
     return jax.random.key(seed, impl="rbg")
 
 
 def _within(targets: Any, genes: slice) -> NDArray[np.int32]:
-    """Positions of targets among some genes; past their end where they are others."""
+    """Return positions of targets among some genes; the number of these genes for a target that is not among them."""
     inside = (targets >= genes.start) & (targets < genes.stop)
     return np.where(inside, targets - genes.start, genes.stop - genes.start).astype(np.int32)
 
@@ -209,7 +208,7 @@ def _within(targets: Any, genes: slice) -> NDArray[np.int32]:
 Trace: TypeAlias = Mapping[str, Any]
 
 
-def _tell(
+def _trace_model(
     key: jax.Array,
     given: Mapping[str, jax.Array],
     design: Design,
@@ -218,28 +217,28 @@ def _tell(
     n_factors: int,
     priors: Priors,
 ) -> Trace:
-    """Run the model with some sites given and the others drawn: what happens at each site, by its name."""
+    """Run the model with some sites given and the others drawn; return the trace of each site by its name."""
     n_genes, n_bins = design.tilts.shape[1], design.tilts.shape[-1]
     n_groups = len(perturbation)
-    # No cells: counts that are given need not be drawn.
+    # Counts are given as zeros, so that they are not drawn.
     counts, n_cells = np.zeros((n_groups, n_genes, n_bins), np.float32), np.zeros(n_groups, np.int32)
     batch = Batch(counts, n_cells, perturbation, context)
-    story = numpyro.handlers.seed(numpyro.handlers.substitute(model, dict(given)), key)
-    trace: Trace = numpyro.handlers.trace(story).get_trace(design, batch, n_groups, n_factors, priors)
+    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, dict(given)), key)
+    trace: Trace = numpyro.handlers.trace(seeded).get_trace(design, batch, n_groups, n_factors, priors)
     return trace
 
 
-# Both draw one after the other, since loadings are large; those that nothing needs are never made.
+# Both functions make draws one by one, because loadings are large. JAX does not compute sites that are not used.
 
 
 @partial(jax.jit, static_argnames=("n_factors", "priors"))
-def _held_sites(keys: jax.Array, design: Design, n_factors: int, priors: Priors) -> dict[str, jax.Array]:
-    """Draw the sites that are kept, each (draw, ...)."""
+def _stored_sites(keys: jax.Array, design: Design, n_factors: int, priors: Priors) -> dict[str, jax.Array]:
+    """Draw the sites that are stored, each (draw, ...)."""
     first = np.zeros(1, np.int32)
 
     def one_draw(key: jax.Array) -> dict[str, jax.Array]:
-        trace = _tell(key, {}, design, first, first, n_factors, priors)
-        return {name: trace[name]["value"] for name in _HELD}
+        trace = _trace_model(key, {}, design, first, first, n_factors, priors)
+        return {name: trace[name]["value"] for name in _STORED}
 
     return jax.lax.map(one_draw, keys)
 
@@ -254,10 +253,10 @@ def _expected_histograms(
     n_factors: int,
     priors: Priors,
 ) -> jax.Array:
-    """Draw expected histograms π (draw, group, gene, bin) with the kept sites given."""
+    """Draw expected histograms π (draw, group, gene, bin) with the stored sites given."""
 
     def one_draw(given: tuple[jax.Array, dict[str, jax.Array]]) -> jax.Array:
-        trace = _tell(*given, design, perturbation, context, n_factors, priors)
+        trace = _trace_model(*given, design, perturbation, context, n_factors, priors)
         return jax.nn.softmax(trace["counts"]["fn"].base_dist.logits, axis=-1)
 
     return jax.lax.map(one_draw, (keys, sites))

@@ -1,4 +1,4 @@
-"""What is asked of a fitted model, or of a baseline: labels and contexts, checked before any work."""
+"""Labels and contexts that a fit or a baseline is to predict, checked before any work."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 def requested_labels(
     perturbations: str | Sequence[str], training: Histograms, embeddings: Embeddings
 ) -> tuple[str, ...]:
-    """Perturbations to predict, each in the one way it is written.
+    """Check the labels of perturbations to predict, and return them with their genes in sorted order.
 
     Parameters
     ----------
-    perturbations
+    perturbations : str or sequence of str
         A label or labels ``A`` or ``A+B``, genes in any order.
-    training
-        What the model was fitted to. Its perturbations can be asked for without an embedding.
-    embeddings
-        Of every gene that can be predicted.
+    training : Histograms
+        The counts that the model was fitted to. Their perturbations can be predicted without an embedding.
+    embeddings : Embeddings
+        Embeddings of all genes that can be predicted.
 
     Returns
     -------
@@ -38,9 +38,18 @@ def requested_labels(
     KeyError
         If a gene has no embedding; names the nearest symbols that have one.
     TypeError
-        If a label is no string.
+        If a label is not a str.
     ValueError
-        If there is none, one is named twice or names a gene twice, or one is that of the controls.
+        If there is no label, a label occurs twice or names a gene twice, or a label is that of the controls.
+
+    See Also
+    --------
+    distpert.baselines.requested_contexts
+
+    Examples
+    --------
+    >>> requested_labels(["SOX2+NANOG", "SALL4"], training, embeddings)  # doctest: +SKIP
+    ('NANOG+SOX2', 'SALL4')
     """
     if not isinstance(perturbations, str | Iterable):
         raise TypeError(f"perturbations are labels, 'A' or ['A', 'B+C'], not {perturbations!r}")
@@ -50,25 +59,25 @@ def requested_labels(
         raise ValueError("no perturbation to predict")
     if training.control in labels:
         raise ValueError(
-            f"{training.control!r} labels the controls, whose histograms were observed: see fit.control and "
+            f"{training.control!r} labels the controls, which are observed, not predicted: see fit.control and "
             "fit.control_moments()"
         )
     if repeated := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"named more than once (the order of genes does not matter): {listed(repeated)}")
     seen = set(training.perturbations)
-    embeddings.of([label for label in labels if label not in seen])  # raises a KeyError that helps
+    embeddings.of([label for label in labels if label not in seen])  # raises a KeyError that names the nearest symbols
     return tuple(labels)
 
 
 def requested_contexts(context: str | Sequence[str] | None, training: Histograms) -> tuple[str, ...]:
-    """Contexts to predict for.
+    """Check the contexts to predict for, and return their names.
 
     Parameters
     ----------
-    context
+    context : str, sequence of str, or None
         A context, contexts, or None for all.
-    training
-        What the model was fitted to.
+    training : Histograms
+        The counts that the model was fitted to.
 
     Returns
     -------
@@ -77,9 +86,18 @@ def requested_contexts(context: str | Sequence[str] | None, training: Histograms
     Raises
     ------
     KeyError
-        If a context is unknown, or the training has none.
+        If a context is unknown, or the training has no contexts.
     ValueError
-        If there is none, or one is named twice.
+        If there is no context, or one is named twice.
+
+    See Also
+    --------
+    distpert.baselines.requested_labels
+
+    Examples
+    --------
+    >>> requested_contexts("5", training)  # doctest: +SKIP
+    ('5',)
     """
     if context is None:
         return training.contexts

@@ -1,1 +1,1 @@
-"""What every method learns from: the training counts, unpacked and checked."""
+"""The training counts that every method learns from, unpacked and checked."""

@@ -1,4 +1,4 @@
-"""What every method needs before any long work: controls, and perturbations with an embedding."""
+"""Checks before any long computation: controls, and perturbations with an embedding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEWEST_PERTURBATIONS = 3
 
 
 def check_controls(histograms: Histograms) -> None:
-    """Refuse histograms of held-out cells, which may have been counted without controls.
+    """Refuse histograms without controls, such as those of held-out cells.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def check_controls(histograms: Histograms) -> None:
     with_controls = {groups.contexts[context] for context in groups.context[groups.is_control]}
     if without := sorted(set(groups.contexts) - with_controls):
         where = f" in {listed(without)}" if histograms.context_key else ""
-        raise ValueError(f"the histograms have no control cells{where}: count them together with control cells")
+        raise ValueError(f"the histograms have no control cells{where}. Count them together with control cells")
 
 
 def check_number(perturbations: Sequence[str], fewest: int = FEWEST_PERTURBATIONS) -> None:
@@ -35,35 +35,35 @@ def check_number(perturbations: Sequence[str], fewest: int = FEWEST_PERTURBATION
     Raises
     ------
     ValueError
-        If there are fewer.
+        If there are fewer than `fewest`.
     """
     if len(perturbations) < fewest:
         raise ValueError(f"the training has {len(perturbations)} perturbations; at least {fewest} are needed")
 
 
 def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, others: str, stacklevel: int = 3) -> None:
-    """Refuse too few perturbations with an embedding; name those without.
+    """Refuse too few perturbations with an embedding, and warn of perturbations without one.
 
     Parameters
     ----------
     perturbations
-        Those in training.
+        The training perturbations.
     embeddings
-        Of genes.
+        Embeddings of genes.
     others
-        What becomes of perturbations without an embedding.
+        What happens to perturbations without an embedding, for the warning.
     stacklevel
-        Of the warning; by default it is of the line that calls the caller.
+        Of the warning. By default it names the line that calls the caller.
 
     Raises
     ------
     ValueError
-        If fewer than 3 have one.
+        If fewer than 3 perturbations have an embedding.
 
     Warns
     -----
     UserWarning
-        Names those that have none.
+        If perturbations have no embedding. The warning names them.
     """
     check_number(perturbations)
     missing = embeddings.missing(perturbations)

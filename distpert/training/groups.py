@@ -1,9 +1,10 @@
-"""The groups of a training screen as arrays."""
+"""The groups of a training screen, as arrays."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from distpert.training.controls import observed_controls, smoothed_controls
 
 @dataclass(frozen=True, eq=False)
 class TrainingGroups:
-    """The training counts, unpacked once: what the model, baselines, scores and calibration learn from or refer to.
+    """The training counts as arrays, for the model, baselines, scores and calibration.
 
-    A group is the cells that share a perturbation and a context.
+    A group is the cells with the same perturbation and context.
 
     Attributes
     ----------
@@ -47,8 +48,8 @@ class TrainingGroups:
         return self.histograms.n_cells.to_numpy()
 
     @cached_property
-    def label(self) -> NDArray[np.str_]:
-        """Label of each group (group,), the control's too."""
+    def label(self) -> NDArray[Any]:
+        """Label of each group (group,), also of controls."""
         return self.histograms.dataset["perturbation"].to_numpy().astype(str)
 
     @cached_property
@@ -73,12 +74,12 @@ class TrainingGroups:
 
     @cached_property
     def control(self) -> NDArray[np.float64]:
-        """Control histograms as the control cells show them (context, gene, bin)."""
+        """Observed control histograms (context, gene, bin)."""
         return observed_controls(self.counts, self.n_cells, self.context, self.is_control)
 
     @cached_property
     def smoothed_control(self) -> NDArray[np.float64]:
-        """Control histograms as the model smooths them (context, gene, bin); no bin is zero."""
+        """Smoothed control histograms (context, gene, bin); no bin is zero."""
         return smoothed_controls(self.counts, self.n_cells, self.context, self.is_control)
 
     @cached_property
@@ -93,12 +94,12 @@ class TrainingGroups:
 
     @cached_property
     def rows(self) -> dict[tuple[str, str], int]:
-        """Position of each group by its label and context."""
+        """Position of each group, by label and context."""
         names = zip(self.label.tolist(), self.context.tolist(), strict=True)
         return {(label, self.contexts[context]): row for row, (label, context) in enumerate(names)}
 
     def counts_of(self, label: str, context: str) -> NDArray[np.integer] | None:
-        """Return the counts (gene, bin) of a group, None if it is not in training."""
+        """Return the counts (gene, bin) of a group, and None if it is not in the training."""
         row = self.rows.get((label, context))
         return None if row is None else self.counts[row]
 

@@ -1,4 +1,4 @@
-"""Whether cells that a prediction is compared with are those that it was fitted to."""
+"""A warning if a prediction is compared with training cells."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def warn_of_training_cells(training: TrainingGroups, observed: xr.Dataset) -> None:
-    """Name perturbations whose observed cells, as `observed_cells` returns them, are those of the training.
+    """Warn of perturbations with observed cells (from `observed_cells`) that are training cells.
 
     Warns
     -----
     UserWarning
-        For the caller's caller: a comparison with such cells tells how well a model fits, not how well it predicts.
+        At the line that calls the caller. Such a comparison shows how well a model fits, not how well it predicts.
     """
     n_cells, counts = observed["n_cells"].to_numpy(), observed["counts"].to_numpy()
     labels, contexts = (observed[dim].to_numpy().tolist() for dim in ("perturbation", "context"))
@@ -32,7 +32,7 @@ def warn_of_training_cells(training: TrainingGroups, observed: xr.Dataset) -> No
     if same := [label for p, label in enumerate(labels) if any(is_same(p, c) for c in range(len(contexts)))]:
         warnings.warn(
             f"the cells of {listed(same)} are training cells. This comparison shows how well the model fits them, not "
-            "how well it predicts; hold them out of the training, as cross_validate does",
+            "how well it predicts. Hold them out of the training, as cross_validate does",
             UserWarning,
             stacklevel=3,
         )

@@ -34,10 +34,10 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 def test_paths_that_are_no_files(small_fit, tmp_path, monkeypatch, what):
     monkeypatch.chdir(tmp_path)
     saved = small_fit if what == "fit" else small_fit.histograms
-    with pytest.raises(FileNotFoundError, match=r"^no such folder: nowhere$"):
+    with pytest.raises(FileNotFoundError, match=r"^no such folder: nowhere\. Create it first$"):
         saved.save("nowhere/x.nc")
     for folder in (".", "", str(tmp_path)):
-        with pytest.raises(IsADirectoryError, match=r" is a folder: give the path of a file$"):
+        with pytest.raises(IsADirectoryError, match=r" is a folder\. Pass the path of a file$"):
             saved.save(folder)
 
 

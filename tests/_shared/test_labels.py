@@ -153,14 +153,14 @@ def test_two_guide_control_counts():
     ],
 )
 def test_no_control_label(control, labels):
-    with pytest.raises(ValueError, match=f"labeled '{control}'.*labels there are: .*control=") as caught:
+    with pytest.raises(ValueError, match=f"labeled '{control}'.*labels are: .*control=") as caught:
         resolve_control(control, labels)
     assert all(label in str(caught.value) for label in labels)
 
 
 def test_labels_in_the_error_are_cut_behind_those_of_controls():
     labels = [f"G{i:02}" for i in range(22)] + ["NT-1", "non_targeting"]
-    with pytest.raises(ValueError, match=r"there are: NT-1, non_targeting, G00, .*G07 and 14 more"):
+    with pytest.raises(ValueError, match=r"The labels are: NT-1, non_targeting, G00, .*G07 and 14 more"):
         resolve_control("control", labels)
 
 
@@ -185,7 +185,9 @@ def test_pairs_with_another_sign(separator):
 
 def test_other_case_and_guides():
     genes = ["KLF1", "MYC", "HLA-A"]
-    assert spelling_hint(["TP53", "hla-a"], genes) == " 'hla-a' and 'HLA-A' differ in case."
+    assert (
+        spelling_hint(["TP53", "hla-a"], genes) == " 'hla-a' and 'HLA-A' differ only in case: write them the same way."
+    )
     for name in ("MYC_1", "MYC-2", "MYC.g3", "MYC_sgRNA12", "MYC_1_2"):
         expected = f" {name!r} looks like a guide: label cells with its target gene, 'MYC'."
         assert spelling_hint([name], genes) == expected

@@ -21,9 +21,9 @@ def test_nothing_near_gives_nothing():
 
 def test_known_names_pass_and_others_are_told_with_the_nearest():
     check_known("KLF1", ["KLF1", "MYC"], "genes")
-    with pytest.raises(KeyError, match="'klf1' is none of the genes predicted; nearest: KLF1"):
+    with pytest.raises(KeyError, match="'klf1' is not among the predicted genes; nearest: KLF1"):
         check_known("klf1", ["KLF1", "MYC"], "genes")
-    with pytest.raises(KeyError, match="'SOX2' is none of the contexts predicted") as told:
+    with pytest.raises(KeyError, match="'SOX2' is not among the predicted contexts") as told:
         check_known("SOX2", ["KLF1", "MYC"], "contexts")
     assert "nearest" not in str(told.value)
 

@@ -11,12 +11,12 @@ import scipy.sparse
 import xarray as xr
 
 import distpert
-from distpert.predictions.point import PointPrediction
 from distpert.cross_validation.protocol import Distpert, cross_validate
-from distpert.model.optimization import Optimization
+from distpert.cross_validation.splits import split_perturbations
 from distpert.evaluation.scoring import score
 from distpert.histograms.counting import count_histograms
-from distpert.cross_validation.splits import split_perturbations
+from distpert.model.optimization import Optimization
+from distpert.predictions.point import MeanPrediction, PointPrediction
 
 LABELS = ["control", *(f"GENE{i}" for i in range(9))]
 QUICK = Distpert(num_draws=20, n_factors=2, optimization=Optimization(max_epochs=2, min_steps=1))
@@ -191,7 +191,7 @@ def test_never_held_out(screen):
     with pytest.warns(UserWarning) as caught:
         scores = run(adata, screen[1], method)
     assert sorted(str(warning.message) for warning in caught) == [
-        f"1 of {len(labels)} cells have no label in adata.obs['perturbation'] and are left out; a missing label never "
+        f"1 of {len(labels)} cells have no label in adata.obs['perturbation'] and are left out. A missing label never "
         "counts as control",
         "fewer than 2 cells of GENE8: kept in training, but never held out",
         "no embedding for GENE4+NOVEL: kept in training, but never held out",
@@ -253,7 +253,7 @@ def test_a_failing_model_is_named_and_the_others_are_kept(screen, tmp_path):
         ({"n_folds": 4}, "n_folds: there 3, here 4"),
         ({"n_bins": 9}, "n_bins: there 15, here 9"),
         ({"control": "ctrl"}, "control: there 'control', here 'ctrl'"),
-        ({"layer": "other"}, "layer: there None, here 'other'; sum of the expression: there"),
+        ({"layer": "other"}, "layer: there None, here 'other'; expression: there"),
         ({"context_key": "one"}, "contexts: there"),
     ],
 )
@@ -272,10 +272,13 @@ def test_a_folder_of_other_data(screen, tmp_path):
     relabeled.obs["perturbation"] = relabeled.obs["perturbation"].to_numpy()[::-1]
     renamed = screen[0].copy()
     renamed.var_names = [f"{name}X" for name in renamed.var_names]
+    exchanged = screen[0].copy()
+    exchanged.X = exchanged.X[:, ::-1]  # of the same sum
     cases = {
         "perturbation labels: there": (relabeled, screen[1]),
         "genes: there": (renamed, screen[1]),
         "cells: there": (screen[0][:-1], screen[1]),
+        "expression: there": (exchanged, screen[1]),
         "embeddings: there": (screen[0], screen[1] + np.eye(*screen[1].shape)),
     }
     for named, (adata, embeddings) in cases.items():
@@ -295,15 +298,15 @@ def test_other_things_in_the_folder(screen, tmp_path):
         run(*screen, Pooled(), path=tmp_path)
     splits = json.loads((tmp_path / "splits.json").read_text())
     (tmp_path / "splits.json").write_text(json.dumps({**splits, "folds": splits["folds"][::-1]}))
-    with pytest.raises(ValueError, match=r"splits.json holds other folds"):
+    with pytest.raises(ValueError, match=r"splits.json has other folds"):
         run(*screen, Pooled(), path=tmp_path)
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"is damaged: settings.json or splits.json cannot be read .*another path"):
         run(*screen, Pooled(), path=tmp_path)
     (tmp_path / "settings.json").unlink()
-    with pytest.raises(ValueError, match="holds no cross-validation"):
+    with pytest.raises(ValueError, match="is not a cross-validation"):
         run(*screen, Pooled(), path=tmp_path)
-    with pytest.raises(ValueError, match="holds no cross-validation"):
+    with pytest.raises(ValueError, match="is not a cross-validation"):
         run(*screen, Pooled(), path=tmp_path / "splits.json")
 
 
@@ -311,7 +314,7 @@ def test_other_things_in_the_folder(screen, tmp_path):
 
 
 def test_histograms_are_refused(screen):
-    with pytest.raises(TypeError, match="histograms have bins from all cells"):
+    with pytest.raises(TypeError, match="the bins of histograms have seen the held-out cells"):
         run(count_histograms(screen[0]), screen[1], Pooled())
 
 
@@ -321,7 +324,7 @@ def test_histograms_are_refused(screen):
         (["gears"], ValueError, "no model 'gears'; there are: distpert, control"),
         ([], ValueError, "no model to cross-validate"),
         ([Pooled(), Pooled(smoothing=2)], ValueError, "two models are named 'pooled_cells'"),
-        ([("a/b", Pooled())], ValueError, "model name 'a/b': use letters"),
+        ([("a/b", Pooled())], ValueError, "model name 'a/b' names files: use only letters"),
         ([Pooled], TypeError, "a model is a name, an object with name and fit"),
         ([3], TypeError, "got 3"),
     ],

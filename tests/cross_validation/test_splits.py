@@ -109,7 +109,7 @@ def test_round_trip():
     splits = split_perturbations([*SINGLES, *PAIRS], 5, seed=4)
     assert Splits.from_json(splits.to_json()) == splits
     for text in ("", "{}", "[]", '{"folds": [1], "seed": 0}'):
-        with pytest.raises(ValueError, match="holds no splits"):
+        with pytest.raises(ValueError, match="has no splits"):
             Splits.from_json(text)
 
 
@@ -134,7 +134,7 @@ def test_errors():
         split_perturbations(["A+B", "A+C"], 2)
     with pytest.raises(ValueError, match=r"n_folds must be a whole number of at least 2, not 2\.5"):
         split_perturbations(SINGLES, 2.5)
-    with pytest.raises(TypeError, match=r"a label is a str, .*; got nan"):
+    with pytest.raises(TypeError, match=r"labels must be strings, .*; got nan"):
         split_perturbations([*SINGLES, float("nan")])
     with pytest.raises(ValueError, match="0 perturbations cannot be split into 9 folds: none"):
         split_perturbations(["control"])

@@ -103,3 +103,32 @@ def test_on_target_tilt_lowers_the_perturbed_gene(screen):
     own = np.array([float(mean.sel(perturbation=gene, gene=gene)) for gene in genes])
     others = np.array([float(mean.drop_sel(perturbation=gene).sel(gene=gene).mean()) for gene in genes])
     assert (own < others).mean() > 0.9
+
+
+LEAST = {"n_perturbations": 1, "n_unseen": 0, "n_genes": 1, "n_cells": 1, "n_controls": 2, "n_contexts": 1}
+LEAST |= {"n_factors": 1, "n_bins": 2, "embedding_dim": 1}
+
+
+def test_the_smallest_screen():
+    screen = distpert.simulate(**LEAST)
+    assert screen.adata.shape == (3, 1)
+    assert np.isfinite(screen.adata.X).all()
+    assert screen.embeddings.shape == (1, 1)
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_sizes_that_are_too_small_or_not_whole_numbers(name):
+    for too_small in (LEAST[name] - 1, -3):
+        with pytest.raises(ValueError, match=rf"^{name} must be at least {LEAST[name]}, not {too_small}$"):
+            distpert.simulate(**{name: too_small})
+    for other in (2.5, "3", None, True):
+        with pytest.raises(
+            ValueError, match=rf"^{name} must be a whole number of at least {LEAST[name]}, not {other!r}$"
+        ):
+            distpert.simulate(**{name: other})
+
+
+def test_sizes_of_other_integer_types(small):
+    sizes = {"n_perturbations": 6, "n_unseen": 1, "n_genes": 5, "n_cells": 20, "n_controls": 50}
+    again = distpert.simulate(**{name: np.int64(size) for name, size in sizes.items()}, seed=np.int64(1))
+    np.testing.assert_array_equal(again.adata.X, small.adata.X)

@@ -61,9 +61,13 @@ def test_the_result_is_a_source_for_fit(small):
 @pytest.mark.parametrize(
     ("descriptions", "error", "match"),
     [
-        ({**TEXTS, "A": "", "B": None, "C": " ", "D": np.nan}, ValueError, "no text for A, B, C, D;"),
-        ({**TEXTS, "A": "growth ", "B": "x", "C": "x"}, ValueError, "tells these genes apart: MYC = A, B = C$"),
-        (pd.Series(["x", "y", "z"], index=["A", "A", "B"]), ValueError, "duplicated gene symbols: A;"),
+        ({**TEXTS, "A": "", "B": None, "C": " ", "D": np.nan}, ValueError, r"no text for A, B, C, D\."),
+        (
+            {**TEXTS, "A": "growth ", "B": "x", "C": "x"},
+            ValueError,
+            r"these genes have the same text: MYC = A, B = C\. Describe each",
+        ),
+        (pd.Series(["x", "y", "z"], index=["A", "A", "B"]), ValueError, r"duplicated gene symbols: A\."),
         (pd.Series(["x", "y"]), ValueError, "index must hold gene symbols, but has 0, 1$"),
         ({}, ValueError, "no gene has a text"),
         (["x", "y"], TypeError, "one column of a table, not list"),
@@ -94,7 +98,7 @@ class Gives:
         (np.array([[1.0, 2.0], [2.0, 1.0], [0.0, 0.0]]), "all-zero vectors.* ID1"),
         (
             np.array([["a"], ["b"], ["c"]]),
-            "for the texts of SOX2, MYC, ID1 does not hold real numbers",
+            "for the texts of SOX2, MYC, ID1 must hold real numbers",
         ),
     ],
 )

@@ -34,7 +34,7 @@ def test_repr_says_what_it_holds(embeddings):
 def test_embeddings_are_frozen_and_check_their_shape(embeddings):
     with pytest.raises(dataclasses.FrozenInstanceError):
         embeddings.genes = ()
-    with pytest.raises(ValueError, match=r"shape \(2, 3\), not \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), from genes and source_dims, not \(2, 4\)$"):
         Embeddings(genes=("A", "B"), vectors=np.ones((2, 4), np.float32), source_dims=(1, 2))
 
 
@@ -77,7 +77,7 @@ def test_of_names_every_missing_gene_once_and_its_neighbors(embeddings):
     message = caught.value.args[0]
     assert message == (
         "no embedding for 3 genes: 'klf1' (nearest: KLF1), 'GATA2' (nearest: GATA1), 'QQQQ' (nearest: none). "
-        "'klf1' and 'KLF1' differ in case."
+        "'klf1' and 'KLF1' differ only in case: write them the same way."
     )
 
 
@@ -129,7 +129,7 @@ def test_standardize_by_hand():
 
 @pytest.mark.parametrize("n_genes", [1, 3])
 def test_standardize_refuses_genes_that_are_all_alike(n_genes):
-    with pytest.raises(ValueError, match=f"text.*all {n_genes} have the same vector"):
+    with pytest.raises(ValueError, match=f"text.*all {n_genes} genes have the same vector"):
         standardize(np.full((n_genes, 2), 0.1, np.float32), where="text")
 
 
@@ -173,7 +173,7 @@ def test_sources_are_standardized_one_by_one_over_the_genes_they_share():
         found = as_embeddings([text, protein])
     assert len(caught) == 1
     assert str(caught[0].message) == (
-        "left out genes that not all embedding sources have (embeddings[0] lacks 1, embeddings[1] lacks 1): C, X"
+        "left out genes that some embedding sources lack (embeddings[0] lacks 1, embeddings[1] lacks 1): C, X"
     )
     assert caught[0].filename == __file__
     shared = ["A", "B", "D"]
@@ -202,12 +202,12 @@ def test_sources_that_share_no_gene_are_refused():
 
 def test_a_source_of_equal_vectors_is_refused_by_name():
     equal = {gene: [1.0, 2.0] for gene in GENES}
-    with pytest.raises(ValueError, match=r"embeddings\[1\].*all 5 have the same vector"):
+    with pytest.raises(ValueError, match=r"embeddings\[1\].*all 5 genes have the same vector"):
         as_embeddings([random_frame(), equal])
 
 
 def test_an_unknown_key_names_the_keys_there_are():
-    with pytest.raises(KeyError, match="no 'genept'; its keys: esm, text"):
+    with pytest.raises(KeyError, match="no key 'genept'; its keys: esm, text"):
         as_embeddings("genept", SimpleNamespace(uns={"esm": 1, "text": 2}))
     with pytest.raises(KeyError, match="its keys: none"):
         as_embeddings("genept", SimpleNamespace(uns={}))
@@ -245,14 +245,15 @@ def test_all_entries_are_resolved_before_any_is_read():
 
         values = __iter__ = keys = items
 
-    with pytest.raises(KeyError, match="no 'absent'"):
+    with pytest.raises(KeyError, match="no key 'absent'"):
         as_embeddings([Untouched(A=[1.0]), "absent"], SimpleNamespace(uns={}))
 
 
 def test_a_transposed_table_is_told_by_the_genes_of_the_screen():
     transposed = random_frame().set_axis(list("0123"), axis=1).T  # dims named by strings, which could be symbols
     with pytest.raises(
-        ValueError, match=r"embeddings\[1\]: transposed: the columns hold genes \(KLF1, MYC\), .*; pass \.T"
+        ValueError,
+        match=r"embeddings\[1\]: the table is transposed\. Its columns are genes \(KLF1, MYC\), .* transpose, \.T",
     ):
         as_embeddings([random_frame(), transposed], genes=["MYC", "KLF1", "SOX2"])
     assert as_embeddings(transposed.T, genes=["MYC", "KLF1", "SOX2"]).genes == GENES

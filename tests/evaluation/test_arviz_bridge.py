@@ -175,7 +175,7 @@ def test_where_importance_sampling_does_not_hold():
         found = _importance_sampling(stub, log_lik.assign_coords(perturbation=list("ABC")))
     assert found.unreliable == ("C",)
     assert found.pointwise["pareto_k"].sel(perturbation="C") > 0.7
-    assert "does not hold for 1: C; use cross_validate" in repr(found)
+    assert "not reliable for 1: C; use cross_validate" in repr(found)
 
 
 def test_holds_where_cells_and_genes_are_few(small_fit):
@@ -185,7 +185,7 @@ def test_holds_where_cells_and_genes_are_few(small_fit):
 
 
 def test_needs_draws_and_perturbations(small_fit):
-    with pytest.raises(ValueError, match=r"5 draws tell nothing .*; loo takes 100 or more: fit.predict"):
+    with pytest.raises(ValueError, match=r"5 draws are too few .*; loo needs 100 or more: fit.predict"):
         loo(small_fit.predict("GENE1", num_draws=5, progress_bar=False))
     assert np.isnan(loo(small_fit.predict("GENE5", num_draws=200, progress_bar=False)).standard_error)
 
@@ -197,13 +197,13 @@ def test_prints_itself():
     lines = repr(_importance_sampling(stub, log_lik.assign_coords(draw=np.arange(1000), perturbation=["A", "B"])))
     first, second = lines.splitlines()
     assert first.startswith("LeaveOneOut: 2 perturbations, elpd -")
-    assert "importance sampling holds up to 0.67" in second
+    assert "importance sampling is reliable up to 0.67" in second
 
 
 def test_refuses_what_has_nothing_to_leave_out(small, small_fit, context_fit):
     (unseen,) = [label for label in small.truth["perturbation"].to_numpy() if label not in small_fit.perturbations]
     prediction = small_fit.predict(["GENE1", unseen], num_draws=5, progress_bar=False)
-    with pytest.raises(ValueError, match=f"not in training, so there is nothing to leave out: {unseen}; score"):
+    with pytest.raises(ValueError, match=f"not in training, so there is nothing to leave out: {unseen}. Use score"):
         loo(prediction)
     prediction = context_fit.predict("GENE3", context="context0", num_draws=5, progress_bar=False)
     with pytest.raises(ValueError, match=r"takes all its contexts, but context1 are not predicted"):

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distpert.predictions.draws import sample_replicates
 from distpert.evaluation.intervals import (
     cell_pit,
     central_intervals,
@@ -16,7 +15,8 @@ from distpert.evaluation.intervals import (
     pit_bounds,
     pit_masses,
 )
-from distpert.histograms.moments import moments_of_cells, histogram_moments
+from distpert.histograms.moments import histogram_moments, moments_of_cells
+from distpert.predictions.draws import sample_replicates
 
 LEVELS = (0.5, 0.8, 0.9)
 EDGES = np.linspace(0, 1, 11)

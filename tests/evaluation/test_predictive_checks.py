@@ -11,8 +11,8 @@ import xarray as xr
 
 import distpert
 from distpert.baselines import BASELINES, MeanPrediction
-from distpert.plots import plot_predictive_check
 from distpert.evaluation.predictive_checks import posterior_p_value
+from distpert.plots import plot_predictive_check
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_means_alone_have_nothing_to_replicate(small, prediction):
         ({"statistic": "mood"}, KeyError, "mood"),
         ({"statistic": 3}, TypeError, "statistic"),
         ({"genes": "GENE99"}, KeyError, "GENE99"),
-        ({"genes": []}, ValueError, "no gene"),
+        ({"genes": []}, ValueError, "genes is empty"),
     ],
 )
 def test_bad_requests_are_refused(prediction, small, options, error, message):
@@ -138,9 +138,9 @@ def test_the_plot_shows_the_observed_value_and_the_prior(check, prediction, smal
     over_genes = plot_predictive_check(check, perturbation=label)
     expected = float(check["observed"].sel(perturbation=label).mean())
     assert over_genes.lines[0].get_xdata()[0] == pytest.approx(expected, rel=1e-3)
-    with pytest.raises(KeyError, match="say which perturbation"):
+    with pytest.raises(KeyError, match="several perturbations, choose one with perturbation="):
         plot_predictive_check(check)
-    with pytest.raises(KeyError, match="'gene2' is none of the perturbations predicted; nearest: GENE2"):
+    with pytest.raises(KeyError, match="'gene2' is not among the predicted perturbations; nearest: GENE2"):
         plot_predictive_check(check, perturbation="gene2")
     with pytest.raises(ValueError, match="the prior is of the"):
         other = distpert.predictive_check(prediction, small.adata, "mean")

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from distpert.predictions.point import MeanPrediction, PointPrediction
-from distpert.evaluation.calibration_table import width_at_coverage
-from distpert.predictions.conformal import conformalize
 from distpert.embeddings.vectors import as_embeddings
-from distpert.histograms.moments import MOMENTS
+from distpert.evaluation.calibration_table import width_at_coverage
 from distpert.evaluation.reliability import calibration, combine_calibrations, without_latent_uncertainty
 from distpert.evaluation.resampling import flatness
 from distpert.evaluation.scores import cramer
 from distpert.histograms.counting import count_histograms
+from distpert.histograms.moments import MOMENTS
+from distpert.predictions.conformal import conformalize
+from distpert.predictions.point import MeanPrediction, PointPrediction
 
 LEVELS = (0.5, 0.9)
 OPTIONS = {"levels": LEVELS, "n_strata": 2, "n_pit_bins": 5, "n_resamples": 200}
@@ -294,9 +294,7 @@ def test_baselines_have_no_spread_and_distances_only_with_embeddings():
     assert found["coverage_by_stratum"].sel(stratifier=["distance", "spread"]).isnull().all()
     assert (found["n_perturbations_by_stratum"].sel(stratifier=["distance", "spread"]) == 0).all()
     assert "perturbation" in found["coverage_by_perturbation"].dims and "context" not in found.dims
-    trained = PointPrediction(
-        count_histograms(adata[:120]), ["P2", "P4"], ["all"], np.full((2, 1, 3, 15), 1 / 15)
-    )
+    trained = PointPrediction(count_histograms(adata[:120]), ["P2", "P4"], ["all"], np.full((2, 1, 3, 15), 1 / 15))
     vectors = as_embeddings({f"P{i}": [float(i), 1.0] for i in range(6)})
     given = calibration(trained, adata, embeddings=vectors, **OPTIONS)
     unit = float(np.linalg.norm(vectors.of(["P1"]) - vectors.of(["P0"])))
@@ -318,7 +316,9 @@ def test_width_at_equal_coverage_does_not_depend_on_how_intervals_are_named(tabl
     with pytest.raises(ValueError, match="between 0 and 1"):
         width_at_coverage(table, [1.5])
     lowest, highest = float(table["coverage"].min()), float(table["coverage"].max())
-    message = f"as seldom as {lowest / 2:g} .* from {lowest:.3g} to {highest:.3g}. .*calibration lower levels="
+    message = (
+        f"coverage {lowest / 2:g} is below the coverages of the table, {lowest:.3g} to {highest:.3g}. .*lower levels="
+    )
     with pytest.raises(ValueError, match=message):
         width_at_coverage(table, lowest / 2)
 
@@ -368,6 +368,14 @@ def test_conformal_intervals_are_calibrated_the_same_way():
         calibration(intervals, adata, levels=(0.5, 0.95))
     with pytest.raises(ValueError, match="means alone"):
         calibration(means, adata)
+
+
+def test_the_prior_is_calibrated_the_same_way(context_fit, held_out, table):
+    prior = context_fit.prior_predictive(["GENE3", "GENE1", "GENE4"], num_draws=30, progress_bar=False)
+    found = calibration(prior, held_out, **OPTIONS)
+    assert (set(found), found.sizes) == (set(table), table.sizes)
+    assert (found["width"].sel(moment="mean") > table["width"].sel(moment="mean")).all()
+    xr.testing.assert_identical(found["distance"], table["distance"])
 
 
 def test_without_latent_uncertainty_intervals_are_narrower(context_fit):
@@ -446,5 +454,7 @@ def test_options_are_checked_before_any_work(prediction, option, message):
 
 
 def test_perturbations_without_cells(prediction, held_out):
-    with pytest.raises(ValueError, match="no cells of GENE1 to compare with; the given cells are of GENE0, GENE2"):
+    with pytest.raises(
+        ValueError, match="no cells of GENE1 to compare with; the cells have the perturbations GENE0, GENE2"
+    ):
         calibration(prediction, held_out.drop(["GENE1"]))

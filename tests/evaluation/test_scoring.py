@@ -9,12 +9,12 @@ import pytest
 from scipy import stats
 
 import distpert
-from distpert.predictions.point import MeanPrediction, PointPrediction
 from distpert.evaluation.group_scores import WITH_CEILING, Answers, Cells, Scale, average_scores, ceiling_scores
-from distpert.histograms.moments import MOMENTS
 from distpert.evaluation.scores import cramer, crps, negative_log_likelihood, wasserstein, wasserstein_floor
 from distpert.evaluation.scoring import score
 from distpert.histograms.counting import count_histograms
+from distpert.histograms.moments import MOMENTS
+from distpert.predictions.point import MeanPrediction, PointPrediction
 
 N_BINS, STEP = 5, 0.25
 CENTERS = STEP * np.arange(N_BINS)
@@ -277,6 +277,7 @@ def test_a_perfect_prediction(training):
 
 
 def test_layout(table, genes, prediction):
+    assert (prediction.perturbations, prediction.contexts) == (("Z", "A+B"), CONTEXTS)
     assert table["nll"].dims == ("perturbation", "context")
     assert genes["nll"].dims == ("perturbation", "context", "gene")
     assert genes["n_cells"].dims == ("perturbation", "context")
@@ -380,7 +381,8 @@ def test_cells_are_read_by_the_names_of_the_training(training, prediction, held_
 
 def test_a_perturbation_without_cells_is_refused(training, prediction, held_out):
     part = held_out[held_out.obs["perturbation"] != "A+B"].copy()
-    with pytest.raises(ValueError, match=r"no cells of A\+B to compare with; the given cells are of W, Z\. Predict only perturbations"):
+    message = r"no cells of A\+B to compare with; the cells have the perturbations W, Z\. Predict only perturbations"
+    with pytest.raises(ValueError, match=message):
         score(prediction, part)
     alone = PointPrediction(training, ["A+B"], ["d1"], prediction.probs[:1, :1])
     with pytest.raises(ValueError, match=r"no cells of A\+B to compare with in the predicted contexts of 'day', d1;"):
@@ -388,7 +390,8 @@ def test_a_perturbation_without_cells_is_refused(training, prediction, held_out)
 
 
 def test_other_histograms_are_refused(prediction, held_out, training):
-    with pytest.raises(ValueError, match=r"other bins than the training: .*count_histograms\(adata, bins=prediction\.training"):
+    message = r"other bins than the training\. .*count_histograms\(adata, bins=prediction\.training"
+    with pytest.raises(ValueError, match=message):
         score(prediction, count_histograms(screen_of({("control", "d1"): 9, ("Z", "d1"): 9}), n_bins=N_BINS + 1))
     with pytest.raises(ValueError, match=r"have context key None, the training has context key 'day'"):
         score(prediction, count_histograms(held_out, bins=training))
@@ -474,9 +477,7 @@ def test_ceilings_are_finite_where_a_bin_was_never_seen(training, prediction, he
     """Neither in one of the halves, nor in training."""
     dataset = training.dataset.copy()
     dataset["counts"] = dataset["counts"].where(dataset["bin"] != 2, 0)
-    other = PointPrediction(
-        distpert.Histograms(dataset), prediction.perturbations, CONTEXTS, prediction.probs
-    )
+    other = PointPrediction(distpert.Histograms(dataset), prediction.perturbations, CONTEXTS, prediction.probs)
     assert np.isfinite(score(other, held_out)["ceiling_nll"].sel(perturbation="Z")).all()
 
 

@@ -9,9 +9,8 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
 import distpert
-from distpert import Priors
-from distpert.model.likelihood import dirichlet_categorical_log_prob
 from distpert.histograms.moments import MOMENTS, histogram_moments
+from distpert.model.likelihood import dirichlet_categorical_log_prob
 
 
 def refit(adata, embeddings, **options):
@@ -60,7 +59,7 @@ def test_forms_of_embeddings(small, small_fit):
 
 
 def test_sources_lie_side_by_side(small):
-    first, second = small.embeddings[[0]], small.embeddings[[1]] * 100
+    first, second = small.embeddings[["0"]], small.embeddings[["1"]] * 100
     fit = refit(small.adata, [first, second])
     assert fit.embeddings.source_dims == (1, 1)
     assert_same(refit(small.adata, [first * 8, second]), fit)  # the scale of a source is taken out
@@ -276,7 +275,7 @@ def duplicated_genes(small):
 @pytest.mark.parametrize(
     ("make", "options", "error", "message"),
     [
-        (without_controls, {}, ValueError, r"no cell is labeled 'control'.*labels there are: GENE0, GENE1.*control="),
+        (without_controls, {}, ValueError, r"no cell is labeled 'control'.*labels are: GENE0, GENE1.*control="),
         (changed, {"control": "NT"}, ValueError, r"no cell is labeled 'NT'.*control, GENE0"),
         (changed, {"perturbation_key": "guide"}, KeyError, r"no column 'guide' in adata.obs; there are: perturbation"),
         (changed, {"context_key": "day"}, KeyError, r"no column 'day' in adata.obs"),
@@ -286,50 +285,22 @@ def duplicated_genes(small):
         (lambda s: with_value(s, np.inf), {}, ValueError, r"1 not finite values.*'GENE2'"),
         (lambda s: with_value(s, -1.0), {}, ValueError, r"1 negative values.*'GENE2'"),
         (context_without_control, {"context_key": "day"}, ValueError, r"no control cells in these contexts.*day2"),
-        (duplicated_genes, {}, ValueError, r"duplicated gene symbols in adata.var_names: GENE1;.*names_make_unique"),
+        (duplicated_genes, {}, ValueError, r"duplicated gene symbols in adata.var_names: GENE1\. .*names_make_unique"),
         (changed, {"n_factors": 0}, ValueError, r"n_factors must be at least 1, not 0"),
         (changed, {"n_factors": -2}, ValueError, r"n_factors must be at least 1, not -2"),
         (
             changed,
-            {"priors": Priors(loading=0.0)},
-            ValueError,
-            r"Priors\(loading=...\) must be a number above 0, not 0.0",
+            {"priors": {"loading": 0.3}},
+            TypeError,
+            r"priors: expected Priors, made by distpert.Priors\(...\); got dict",
         ),
         (
             changed,
-            {"priors": Priors(common="2")},
-            ValueError,
-            r"Priors\(common=...\) must be a number above 0, not '2'",
+            {"optimization": 75},
+            TypeError,
+            r"optimization: expected Optimization, made by distpert.Optimization\(...\); got int",
         ),
-        (changed, {"priors": Priors(context=np.inf)}, ValueError, r"Priors\(context=...\) must be a number above 0"),
-        (
-            changed,
-            {"priors": Priors(share=(1.0, np.nan))},
-            ValueError,
-            r"\(share=...\) must be two numbers above 0, not",
-        ),
-        (
-            changed,
-            {"priors": Priors(log_concentration=8.0)},
-            ValueError,
-            r"=...\) must be a mean, and .* above 0, not 8.0",
-        ),
-        (
-            changed,
-            {"priors": Priors(log_concentration=(6.0, -1.0))},
-            ValueError,
-            r"log_concentration=...\) must be a mean",
-        ),
-        (changed, {"priors": Priors(log_concentration=(np.nan, 1.0))}, ValueError, r"above 0, not \(nan, 1.0\)"),
-        (
-            changed,
-            {"priors": Priors(loading_smoothness=1.0)},
-            ValueError,
-            r"smoothness=...\) must be from 0 to below 1",
-        ),
-        (changed, {"priors": Priors(loading_smoothness="x")}, ValueError, r"smoothness=...\) must be .* not 'x'"),
-        (changed, {"priors": Priors(loading_smoothness=(0.1, 0.2))}, ValueError, r"below 1, not \(0.1, 0.2\)"),
-        (changed, {"priors": Priors(loading_smoothness=-0.1)}, ValueError, r"must be from 0 to below 1, not -0.1"),
+        (changed, {"seed": -1}, ValueError, r"seed must be a whole number of at least 0 .*, not -1"),
         (changed, {"n_bins": 1}, ValueError, r"n_bins must be at least 2, not 1"),
         (lambda s: s.adata.to_df(), {}, TypeError, r"expected an anndata.AnnData.*DataFrame"),
     ],
@@ -343,14 +314,14 @@ def test_histograms_without_controls(small, context_screen, no_optimization):
     adata = small.adata
     held_out = adata[adata.obs["perturbation"] != "control"].copy()
     histograms = distpert.count_histograms(held_out, bins=distpert.count_histograms(adata))
-    with pytest.raises(ValueError, match=r"histograms have no control cells: count them together with control cells"):
+    with pytest.raises(ValueError, match=r"histograms have no control cells\. Count them together with control cells"):
         refit(histograms, small.embeddings)
     adata = context_screen.adata
     bins = distpert.count_histograms(adata, context_key="context")
     is_control = adata.obs["perturbation"] == "control"
     part = adata[~(is_control & (adata.obs["context"] == "context1"))].copy()
     histograms = distpert.count_histograms(part, context_key="context", bins=bins)
-    with pytest.raises(ValueError, match=r"no control cells in context1:"):
+    with pytest.raises(ValueError, match=r"no control cells in context1\. Count them together"):
         refit(histograms, context_screen.embeddings)
 
 
@@ -375,8 +346,8 @@ def of_mixed_lengths(table):
         (with_zero_row, ValueError, r"all-zero vectors.*GENE1"),
         (of_mixed_lengths, ValueError, r"vectors differ in length; most have 2 dims, but GENE1 has 1"),
         (lambda table: pd.concat([table, table.iloc[[2]]]), ValueError, r"duplicated gene symbols: GENE2"),
-        (lambda table: table * 0 + 1, ValueError, r"all 7 have the same vector"),
-        (lambda table: "nowhere", KeyError, r"adata.uns has no 'nowhere'"),
+        (lambda table: table * 0 + 1, ValueError, r"all 7 genes have the same vector"),
+        (lambda table: "nowhere", KeyError, r"adata.uns has no key 'nowhere'"),
         (lambda table: table.to_numpy(), TypeError, r"must be a DataFrame.*not ndarray"),
         (lambda table: [], ValueError, r"embeddings is an empty list"),
         (lambda table: table.iloc[:2], ValueError, r"2 of 6 training perturbations have an embedding; at least 3"),
@@ -385,7 +356,11 @@ def of_mixed_lengths(table):
             ValueError,
             r"0 of 6 .*Genes without one: GENE0, .*of gene0, .*same symbols",
         ),
-        (lambda table: table.T, ValueError, r"embeddings: transposed: the columns hold genes \(GENE0, .*; pass \.T"),
+        (
+            lambda table: table.T,
+            ValueError,
+            r"embeddings: the table is transposed\. Its columns are genes \(GENE0, .* transpose, \.T",
+        ),
     ],
 )
 def test_bad_embeddings(small, no_optimization, make, error, message):
@@ -447,10 +422,34 @@ def test_one_cell(small):
     assert np.isfinite(fit.predict("GENE2", progress_bar=False).moments().to_array()).all()
 
 
+def with_cells(small, *numbers):
+    """The same screen with so many cells of its perturbations, and all controls."""
+    labels = labels_of(small).to_numpy()
+    rows = [np.flatnonzero(labels == f"GENE{i}")[:n] for i, n in enumerate(numbers)]
+    return small.adata[np.concatenate([np.flatnonzero(labels == "control"), *rows])].copy()
+
+
+@pytest.mark.parametrize(("numbers", "median"), [((10,) * 6, "10"), ((3, 20, 3, 20, 10, 3), "6.5")])
+def test_few_cells(small, numbers, median):
+    adata = with_cells(small, *numbers)
+    fit, (message,) = warned(lambda: distpert.fit(adata, small.embeddings, progress_bar=False))
+    assert f"the perturbations have {median} cells at the median. With 10 cells or fewer, intervals are" in message
+    assert "Pool guides or replicates" in message
+    assert np.isfinite(fit.loss).all()
+
+
+@pytest.mark.parametrize("numbers", [(11,) * 6, (3, 3, 20, 20, 20, 20)])
+def test_cells_that_are_enough(small, numbers):
+    adata = with_cells(small, *numbers)
+    assert warned(lambda: distpert.fit(adata, small.embeddings, progress_bar=False))[1] == []
+
+
 def test_perturbed_genes_without_embedding(small):
     table = small.embeddings.drop(["GENE2", "GENE4"])
     fit, messages = warned(lambda: distpert.fit(small.adata, table, progress_bar=False))
-    assert messages == ["no embedding for GENE2, GENE4: kept in training, but they tell nothing of other perturbations"]
+    assert messages == [
+        "no embedding for GENE2, GENE4: kept in training, but other perturbations are not predicted from them"
+    ]
     assert {"GENE2", "GENE4"} <= set(fit.perturbations)
     prediction = fit.predict(["GENE4", "GENE6"], progress_bar=False)
     own = distpert.count_histograms(small.adata).select(["GENE4"]).dataset.isel(group=-1)

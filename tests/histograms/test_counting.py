@@ -215,7 +215,7 @@ def test_held_out_control_may_have_the_label_of_the_bins():
 
 def test_genes_missing_from_held_out_cells():
     adata = make(unlabeled=False)
-    with pytest.raises(KeyError, match="genes of bins that adata does not have: g0, g4"):
+    with pytest.raises(KeyError, match="adata does not have these genes of bins: g0, g4"):
         count_histograms(adata[:, ["g1", "g2", "g3"]].copy(), bins=count_histograms(adata))
 
 

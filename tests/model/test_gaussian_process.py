@@ -39,7 +39,7 @@ def test_log_prob(kernel, prior):
         [stats.multivariate_normal.logpdf(x, cov=c) for x, c in zip(v, covariances(kernel), strict=True)]
         for v in values
     ]
-    np.testing.assert_allclose(prior.log_prob(values), expected, rtol=1e-5)
+    np.testing.assert_allclose(prior.log_prob(jnp.asarray(values)), expected, rtol=1e-5)
     np.testing.assert_allclose(jax.vmap(prior.log_prob)(jnp.asarray(values)), expected, rtol=1e-5)
 
 
@@ -47,7 +47,7 @@ def test_gradient_in_the_share(kernel):
     values, (eigenvalues, eigenvectors) = np.random.default_rng(1).normal(size=6), np.linalg.eigh(kernel)
 
     def log_prob(share):
-        return KernelNormal(share, eigenvalues, eigenvectors).log_prob(values)
+        return KernelNormal(share, eigenvalues, eigenvectors).log_prob(jnp.asarray(values))
 
     def exact(share):
         return stats.multivariate_normal.logpdf(values, cov=share * kernel + (1 - share) * np.eye(6))
@@ -62,7 +62,7 @@ def test_expected_log_prob(kernel, prior):
         stats.multivariate_normal.logpdf(m, cov=c) - 0.5 * np.trace(np.linalg.inv(c) @ np.diag(v))
         for m, v, c in zip(mean, variance, covariances(kernel), strict=True)
     ]
-    np.testing.assert_allclose(prior.expected_log_prob(mean, variance), expected, rtol=1e-5)
+    np.testing.assert_allclose(prior.expected_log_prob(jnp.asarray(mean), jnp.asarray(variance)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("extra", [0, 1])

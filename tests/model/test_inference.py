@@ -9,9 +9,9 @@ from numpyro import distributions as dist
 
 from distpert.model import inference
 from distpert.model.design import bin_strides, on_target_tilts, target_indices
+from distpert.model.generative import Batch, Design
 from distpert.model.inference import SviResult, has_converged, n_epochs, optimize
 from distpert.model.optimization import Optimization
-from distpert.model.generative import Batch, Design
 from distpert.model.priors import Priors
 from distpert.model.warm_start import factorize
 
@@ -244,7 +244,7 @@ def test_a_run_ends_by_its_rule_or_at_its_last_epoch(monkeypatch, screen, result
 def test_a_loss_that_is_not_finite_is_an_error(screen, bad):
     design, groups, start = screen
     broken = start | {"common": np.full_like(start["common"], bad)}
-    with pytest.raises(FloatingPointError, match=r"epoch 1; a smaller Optimization\(step_size=\.\.\.\) than 0.04"):
+    with pytest.raises(FloatingPointError, match=r"in epoch 1\. Pass .*Optimization\(step_size=\.\.\.\) .* below 0.04"):
         run(design, groups, broken)
 
 

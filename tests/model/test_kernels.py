@@ -131,7 +131,7 @@ def test_genes_in_common_by_loop():
 def test_kernel_of_shared_genes():
     embeddings = some_embeddings(4)
     labels = ["G0", "G1", "G0+G1", "G1+G2", "G0+NEW"]
-    plain, mixed = (kernel_between(labels, labels, embeddings, Kernel(1.3, 2.0, weight)) for weight in (0, 0.4))
+    plain, mixed = (kernel_between(labels, labels, embeddings, Kernel(1.3, 2.0, weight)) for weight in (0.0, 0.4))
     expected = 0.6 * plain + 0.4 * genes_in_common(labels, labels)
     np.testing.assert_allclose(mixed[:4, :4], expected[:4, :4])
     np.testing.assert_array_equal(mixed[4], 0)  # of a gene without an embedding nothing is told, whatever it shares

@@ -1,6 +1,7 @@
 """The walk of loadings against numpyro's, a brute force and its covariance."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro import distributions as dist
@@ -12,7 +13,7 @@ from distpert.model.random_walk import SmoothWalk
 def test_without_smoothness_it_is_a_random_walk():
     values = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
     ours, plain = SmoothWalk(0.3, 0.0, 6), dist.GaussianRandomWalk(0.3, 6)
-    np.testing.assert_allclose(ours.log_prob(values), plain.log_prob(values), rtol=1e-4)
+    np.testing.assert_allclose(ours.log_prob(jnp.asarray(values)), plain.log_prob(values), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ def test_density_by_steps(scale, smoothness, n_bins):
     for b in range(n_bins - 1):
         mean = smoothness * steps[:, b - 1] if b else 0.0
         expected += stats.norm.logpdf(steps[:, b], mean, scale * np.sqrt(1 - smoothness**2 if b else 1.0))
-    ours = SmoothWalk(scale, smoothness, n_bins).log_prob(values.astype(np.float32))
+    ours = SmoothWalk(scale, smoothness, n_bins).log_prob(jnp.asarray(values, jnp.float32))
     np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=1e-3)
 
 
@@ -48,5 +49,5 @@ def test_a_scale_for_each_walk():
     assert drawn.shape == (10_000, 3, 2)
     np.testing.assert_allclose(drawn[..., 0].std(axis=0), scale, rtol=0.05)
     np.testing.assert_allclose(np.diff(drawn, axis=-1)[..., 0].std(axis=0), scale, rtol=0.05)
-    alone = [SmoothWalk(s, 0.8, 2).log_prob(drawn[:5, i]) for i, s in enumerate(scale)]
-    np.testing.assert_allclose(walks.log_prob(drawn[:5]), np.stack(alone, axis=-1), rtol=1e-5)
+    alone = [SmoothWalk(s, 0.8, 2).log_prob(jnp.asarray(drawn[:5, i])) for i, s in enumerate(scale)]
+    np.testing.assert_allclose(walks.log_prob(jnp.asarray(drawn[:5])), np.stack(alone, axis=-1), rtol=1e-5)

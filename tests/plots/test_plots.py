@@ -12,7 +12,7 @@ from scipy.stats import kurtosis, skew
 
 import distpert
 from distpert import calibration, conformalize, count_histograms, without_latent_uncertainty
-from distpert.baselines import PointPrediction, PooledHistogram
+from distpert.baselines import MeanPrediction, PooledHistogram
 from distpert.plots import (
     plot_coverage,
     plot_explained_share,
@@ -122,9 +122,9 @@ def test_conformal_intervals_have_a_plot_of_moments_alone(context_fit, context_s
     summary = intervals.summary(0.5, n_cells=60)["mean"].sel(perturbation="GENE6", context="context0")
     ends = np.concatenate([[path.vertices[:, 1] for path in group.get_paths()] for group in ax.collections])
     np.testing.assert_allclose(np.sort(ends[:, 1]), np.sort(summary.sel(statistic="upper")), rtol=1e-5)
-    with pytest.raises(TypeError, match="not a ConformalPrediction; plot_moments takes"):
+    with pytest.raises(TypeError, match=r"expected HistogramPrediction, .*; got ConformalPrediction"):
         plot_histogram(intervals, "GENE6", intervals.genes[0], context="context0", ax=ax)
-    with pytest.raises(TypeError, match="not a ConformalPrediction; plot_moments takes"):
+    with pytest.raises(TypeError, match=r"expected MomentPrediction, .*; got ConformalPrediction"):
         plot_shift(intervals, context="context0", ax=ax)
 
 
@@ -145,13 +145,13 @@ def test_means_alone_have_a_plot_of_the_shift_of_the_mean(prediction, small, ax)
 def test_unknown_names(context_fit, ax):
     prediction = context_fit.predict(context_fit.perturbations[0], num_draws=5)
     label, gene = context_fit.perturbations[0], context_fit.genes[0]
-    with pytest.raises(KeyError, match="'NOPE' is none of the perturbations predicted"):
+    with pytest.raises(KeyError, match="'NOPE' is not among the predicted perturbations"):
         plot_histogram(prediction, "NOPE", gene, ax=ax)
-    with pytest.raises(KeyError, match="'NOPE' is none of the genes predicted"):
+    with pytest.raises(KeyError, match="'NOPE' is not among the predicted genes"):
         plot_histogram(prediction, label, "NOPE", ax=ax)
-    with pytest.raises(KeyError, match="'NOPE' is none of the contexts predicted"):
+    with pytest.raises(KeyError, match="'NOPE' is not among the predicted contexts"):
         plot_histogram(prediction, label, gene, context="NOPE", ax=ax)
-    with pytest.raises(KeyError, match="say which context to plot: context0, context1"):
+    with pytest.raises(KeyError, match="there are several contexts, choose one with context=: context0, context1"):
         plot_histogram(prediction, label, gene, ax=ax)
 
 
@@ -198,7 +198,7 @@ def test_moments_against_observed(prediction, small, ax, moment):
         (summary.sel(statistic="lower") <= observed + 1e-5) & (observed - 1e-5 <= summary.sel(statistic="upper"))
     ).sum()
     assert len(holds.get_xdata()) == int(inside)
-    assert holds.get_label() == f"50% interval holds: {int(inside)} genes"
+    assert holds.get_label() == f"50% interval covers: {int(inside)} genes"
     assert (diagonal.get_xdata() == diagonal.get_ydata()).all()
     assert ax.get_title().startswith("GENE2 (20 cells)")
     assert moment in ax.get_xlabel()
@@ -219,7 +219,7 @@ def test_moments_of_one_context(context_fit, context_screen, ax):
     cells = context_screen.adata.X[((obs["perturbation"] == "GENE3") & (obs["context"] == "context1")).to_numpy()]
     x = np.concatenate([line.get_xdata() for line in ax.get_lines()[:2]])
     np.testing.assert_allclose(np.sort(x), np.sort(cells.mean(axis=0, dtype=float)), rtol=1e-4, atol=1e-5)
-    with pytest.raises(KeyError, match="say which context to plot"):
+    with pytest.raises(KeyError, match="there are several contexts, choose one with context="):
         plot_moments(prediction, context_screen.adata, "GENE3", ax=ax)
 
 
@@ -261,7 +261,7 @@ def test_transforms(table, ax, moment):
 
 
 def test_transforms_of_one_perturbation_have_no_band(prediction, exchanged, ax):
-    one = calibration(prediction._one_group(2, 0), exchanged, n_pit_bins=10, n_resamples=50)
+    one = calibration(prediction.select_position(2, 0), exchanged, n_pit_bins=10, n_resamples=50)
     plot_pit(one, ax=ax)
     np.testing.assert_array_equal([bar.get_height() for bar in ax.patches], one["pit"].sel(moment="mean"))
     assert ax.get_legend() is None
@@ -296,7 +296,7 @@ def test_selective_risk_below_zero_is_in_the_picture(table, ax):
     ax.clear()
     bare = table.assign({f"selective_risk_{end}": risk * np.nan for end in ("lower", "upper")})
     plot_selective_risk(bare, ax=ax)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["knows nothing of it"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["random order"]
     with pytest.raises(ValueError, match="not above 0"):
         plot_selective_risk(table.assign(selective_risk=risk * np.nan), ax=ax)
 
@@ -329,7 +329,7 @@ def test_strata_that_there_are_not(table, ax):
     with pytest.raises(ValueError, match="moment must be one of mean, variance, skewness, kurtosis, not 'cells'"):
         plot_strata(table, moment="cells", ax=ax)
     unknown = table.assign(mean_by_stratum=table["mean_by_stratum"].where(table["stratifier"] != "distance"))
-    with pytest.raises(ValueError, match="knows no distance"):
+    with pytest.raises(ValueError, match="has no distance"):
         plot_strata(unknown, "distance", ax=ax)
 
 
@@ -387,13 +387,13 @@ def test_shift_of_chosen_genes_in_a_context(context_fit, ax):
 def test_shift_refuses(prediction, context_fit, ax):
     with pytest.raises(ValueError, match="moment must be one of mean, variance, skewness, kurtosis, not 'mode'"):
         plot_shift(prediction, "mode", ax=ax)
-    with pytest.raises(KeyError, match="'NOPE' is none of the genes predicted"):
+    with pytest.raises(KeyError, match="'NOPE' is not among the predicted genes"):
         plot_shift(prediction, genes=["NOPE"], ax=ax)
     with pytest.raises(ValueError, match="n_genes must be at least 1, not 0"):
         plot_shift(prediction, n_genes=0, ax=ax)
     with pytest.raises(ValueError, match="give at least one gene"):
         plot_shift(prediction, genes=[], ax=ax)
-    with pytest.raises(KeyError, match="say which context to plot: context0, context1"):
+    with pytest.raises(KeyError, match="there are several contexts, choose one with context=: context0, context1"):
         plot_shift(context_fit.predict("GENE1", num_draws=5, progress_bar=False), ax=ax)
 
 
@@ -405,11 +405,11 @@ MISTAKEN = {
     "plot_selective_risk(prediction)": "calibration: expected Dataset",
     "plot_loss(prediction)": r"fit: expected Fit, made by distpert.fit\(adata, embeddings\); got Prediction",
     "plot_explained_share(prediction)": "fit: expected Fit",
-    "plot_moments(fit, adata, 'GENE2')": r"prediction: expected Predicted, made by fit.predict\(labels\); got Fit",
-    "plot_moments(prediction, 'GENE2', adata)": "one of the perturbations is asked for by its label, a str",
-    "plot_histogram(fit, 'GENE2', 'GENE1')": "take a prediction of a fit or of a baseline",
-    "plot_histogram(prediction, ['GENE2'], 'GENE1')": r"asked for by its label, a str, not \['GENE2'\]",
-    "plot_histogram(prediction, 'GENE2', ['GENE1'])": r"genes is asked for by its name, a str, not \['GENE1'\]",
+    "plot_moments(fit, adata, 'GENE2')": r"prediction: expected BasePrediction, made by fit.predict\(labels\); got Fit",
+    "plot_moments(prediction, 'GENE2', adata)": "a perturbation is named by its label, a str, not AnnData",
+    "plot_histogram(fit, 'GENE2', 'GENE1')": r"prediction: expected HistogramPrediction, .*; got Fit",
+    "plot_histogram(prediction, ['GENE2'], 'GENE1')": r"a perturbation is named by its label, a str, not \['GENE2'\]",
+    "plot_histogram(prediction, 'GENE2', ['GENE1'])": r"^name one of the genes as a str, not \['GENE1'\]",
     "plot_predictive_check(prediction)": "check: expected Dataset, made by distpert.predictive_check",
     "plot_predictive_check(scores)": "check: expected what distpert.predictive_check returns, got a table of nll",
 }

@@ -1,8 +1,10 @@
 """A fit saved and loaded is the same fit; a damaged file is refused."""
 
+import json
 import pickle
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
@@ -20,8 +22,15 @@ def path(small_fit, tmp_path):
 
 
 def predictions(fit, labels):
-    prediction = fit.predict(labels, num_draws=20, progress_bar=False)
-    return [prediction.histogram(), prediction.histogram("wasserstein"), prediction.moments(n_cells=30)]
+    prediction = fit.predict(labels, num_draws=20, seed=3, progress_bar=False)
+    return [
+        prediction.histogram(),
+        prediction.histogram("wasserstein"),
+        prediction.moments(n_cells=30),
+        prediction.summary(),
+        prediction.histogram_interval(n_cells=30),
+        prediction.sample_cells(5).to_df().to_xarray(),
+    ]
 
 
 @pytest.mark.parametrize("name", ["fitted", "context_fit", "small_fit"])
@@ -46,6 +55,12 @@ def test_round_trip(name, request, tmp_path):
         assert left.identical(right)
 
 
+def test_prior_of_a_loaded_fit(small_fit, path):
+    options = {"num_draws": 8, "seed": 3, "progress_bar": False}
+    loaded, fitted = (fit.prior_predictive("GENE2", **options) for fit in (distpert.load(path), small_fit))
+    assert loaded.moments(n_cells=30).identical(fitted.moments(n_cells=30))
+
+
 def test_fresh_process(small_fit, path, tmp_path):
     labels = ["GENE2", "GENE6", "GENE4+GENE1"]
     script = (
@@ -55,7 +70,8 @@ def test_fresh_process(small_fit, path, tmp_path):
     )
     out = tmp_path / "out.npz"
     subprocess.run([sys.executable, "-c", script, str(path), str(out), *labels], check=True)
-    histogram, _, moments = predictions(small_fit, labels)
+    prediction = small_fit.predict(labels, num_draws=20, progress_bar=False)
+    histogram, moments = prediction.histogram(), prediction.moments(n_cells=30)
     with np.load(out) as saved:
         np.testing.assert_array_equal(saved["histogram"], histogram)
         np.testing.assert_array_equal(saved["mean"], moments["mean"])
@@ -89,6 +105,43 @@ def test_loaded_settings_fit_again(small, small_fit, path):
         progress_bar=False,
     )
     assert again.parameters.identical(small_fit.parameters)
+
+
+def as_version_1(path):
+    """Give a file the spelling that it had before version 2."""
+    with h5py.File(path, "r+") as file:
+        facts = json.loads(file.attrs["facts"])
+        facts["settings"]["optimisation"] = facts["settings"].pop("optimization")
+        file.attrs["facts"], file.attrs["format_version"] = json.dumps(facts), 1
+
+
+def test_version_1_is_read(small_fit, path):
+    as_version_1(path)
+    loaded = distpert.load(path)
+    assert loaded.settings == small_fit.settings
+    assert distpert.Optimization(**loaded.settings["optimization"]) == distpert.Optimization()
+    labels = ["GENE2", "GENE6"]
+    for left, right in zip(predictions(loaded, labels), predictions(small_fit, labels), strict=True):
+        assert left.identical(right)
+
+
+def test_version_1_is_saved_as_version_2(small_fit, path):
+    as_version_1(path)
+    distpert.load(path).save(path)
+    with h5py.File(path) as file:
+        assert file.attrs["format_version"] == 2
+        assert "optimization" in json.loads(file.attrs["facts"])["settings"]
+    assert distpert.load(path).settings == small_fit.settings
+
+
+def test_numpy_scales_can_be_saved(small_fit, tmp_path):
+    priors = distpert.Priors(loading=np.float32(0.5), share=np.array([2, 3]))
+    optimization = distpert.Optimization(max_epochs=np.int64(5), step_size=np.float32(0.25))
+    settings = small_fit.settings | {"priors": asdict(priors), "optimization": asdict(optimization)}
+    replace(small_fit, settings=settings).save(tmp_path / "fit.nc")
+    loaded = distpert.load(tmp_path / "fit.nc").settings
+    assert distpert.Priors(**loaded["priors"]) == priors
+    assert distpert.Optimization(**loaded["optimization"]) == optimization
 
 
 def test_paths_may_be_strings(small_fit, tmp_path):
@@ -130,27 +183,29 @@ def test_random_bytes(path):
 
 def test_file_of_histograms(small_fit, tmp_path):
     small_fit.histograms.save(tmp_path / "counts.nc")
-    with pytest.raises(ValueError, match=r"counts.nc holds no fit: .*distpert.load_histograms"):
+    with pytest.raises(ValueError, match=r"counts.nc has no fit. .*distpert.load_histograms"):
         distpert.load(tmp_path / "counts.nc")
 
 
 def test_any_other_netcdf_file(tmp_path):
     xr.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
-    with pytest.raises(ValueError, match=r"x.nc holds no fit"):
+    with pytest.raises(ValueError, match=r"x.nc has no fit"):
         distpert.load(tmp_path / "x.nc")
 
 
 def test_newer_version(path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
-    with pytest.raises(ValueError, match=r"format version 99, and this distpert reads up to 1: upgrade distpert"):
+    with pytest.raises(
+        ValueError, match=r"format version 99, and this distpert reads versions up to 2: upgrade distpert"
+    ):
         distpert.load(path)
 
 
-@pytest.mark.parametrize("part", ["histograms", "embeddings", "parameters", "loss", "embeddings/vectors"])
+@pytest.mark.parametrize("part", ["histograms", "embeddings", "parameters", "loss", "embeddings/vectors", "facts"])
 def test_file_that_lacks_a_part(path, part):
     with h5py.File(path, "r+") as file:
-        del file[part]
+        del (file.attrs if part == "facts" else file)[part]
     with pytest.raises(ValueError, match=r"damaged"):
         distpert.load(path)
 

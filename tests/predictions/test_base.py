@@ -184,7 +184,7 @@ def test_what_a_prediction_must_have(controls):
         draw = DrawnControls.draw
 
     for incomplete in (NoSelection, distpert.HistogramPrediction, distpert.BasePrediction):
-        with pytest.raises(TypeError, match="abstract.*select_position"):
+        with pytest.raises(TypeError, match=r"abstract.*select_position"):
             incomplete(controls.training, controls.perturbations, controls.contexts)
 
 
@@ -201,7 +201,9 @@ def test_own_histograms_are_summarized(controls):
     np.testing.assert_allclose(7 * interval.sel(statistic="median") % 0.5, 0, atol=1e-5)  # of shares of seven cells
     assert interval.dims == ("statistic", "perturbation", "context", "gene", "bin")
     one = controls.select("GENE3", "context1")
-    assert one.moments(n_cells=9).identical(controls.moments(n_cells=9).sel(perturbation=["GENE3"], context=["context1"]))
+    assert one.moments(n_cells=9).identical(
+        controls.moments(n_cells=9).sel(perturbation=["GENE3"], context=["context1"])
+    )
 
 
 def test_own_histograms_are_scored_like_any(controls, context_screen):

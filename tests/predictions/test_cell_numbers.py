@@ -68,7 +68,7 @@ def test_what_has_no_labels(given):
         (pd.DataFrame({"d1": [3, 5]}, PERTURBATIONS), KeyError, r"no number for d0; it has the contexts d1"),
         ({"P": 3, "Q+R": 5, "R+Q": 6}, ValueError, r"n_cells names a perturbation more than once: Q\+R"),
         (xr.DataArray([3, 5], dims="perturbation"), ValueError, r"no labels along 'perturbation': .*to_numpy\(\)"),
-        (xr.DataArray([3], {"gene": ["X"]}, ["gene"]), ValueError, r"n_cells has the dimension 'gene'; numbers are by"),
+        (xr.DataArray([3], {"gene": ["X"]}, ["gene"]), ValueError, r"n_cells has the dimension 'gene'; only 'p"),
     ],
 )
 def test_labels_that_do_not_fit(given, error, message):

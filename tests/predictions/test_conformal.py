@@ -208,7 +208,7 @@ def test_levels_are_probabilities(conformal, level):
 
 
 def test_histograms_need_a_number_of_cells(conformal):
-    with pytest.raises(ValueError, match="give n_cells"):
+    with pytest.raises(ValueError, match="pass n_cells"):
         conformal.summary(0.5)
 
 

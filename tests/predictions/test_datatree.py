@@ -238,7 +238,9 @@ def test_counted_histograms_do_as_well(tree, prediction, screen, fitted):
 
 
 def test_other_bins_are_refused(prediction, screen):
-    with pytest.raises(ValueError, match=r"other bins than the training: .*count_histograms\(adata, bins=prediction.training"):
+    with pytest.raises(
+        ValueError, match=r"other bins than the training\. .*count_histograms\(adata, bins=prediction.training"
+    ):
         prediction.to_datatree(distpert.count_histograms(screen.adata, n_bins=9))
 
 
@@ -279,14 +281,14 @@ def test_groups_without_cells_are_missing_values_as_in_scores(context_fit, conte
     with pytest.warns(UserWarning, match="the cells of .*GENE7 are training cells"):
         table = distpert.score(prediction, uneven)
     missing = {"perturbation": "GENE3", "context": "context1"}
-    replicates = [tree[group][list(MOMENTS)] for group in ("posterior_predictive", "prior_predictive")]
+    replicates = [tree[group].to_dataset()[list(MOMENTS)] for group in ("posterior_predictive", "prior_predictive")]
     found = [tree["observed_data"].to_dataset(), *replicates, tree["log_likelihood"].to_dataset()]
     found += [check[["replicated", "observed", "p_value"]], table.drop_vars("n_cells")]
     for dataset in found:
         array = dataset.to_array()
         assert array.sel(missing).isnull().all()
-        assert not array.sel(perturbation="GENE7").isnull().all(["gene"] if "gene" in array.dims else []).any()
-        assert not array.sel(perturbation="GENE3", context="context0").isnull().all()
+        assert not array.sel(perturbation="GENE7").isnull().any()
+        assert not array.sel(perturbation="GENE3", context="context0").isnull().any()
     for dataset in (tree["constant_data"], check, table):
         assert dataset["n_cells"].sel(perturbation="GENE3").to_series().to_dict() == {"context0": 60, "context1": 0}
     assert (tree["constant_data"]["counts"].sel(missing) == 0).all()

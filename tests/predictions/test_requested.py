@@ -40,7 +40,7 @@ def test_labels_in_training_need_no_embedding(plain, small):
     ("given", "error", "message"),
     [
         ([], ValueError, r"no perturbation to predict"),
-        ([3], TypeError, r"a label is a str, .*; got 3"),
+        ([3], TypeError, r"labels must be strings, .*; got 3"),
         (["GENE1", "ctrl"], KeyError, r"no embedding for 1 gene: 'ctrl'"),  # not what the controls are called here
         (["control"], ValueError, r"'control' labels the controls"),
         (["GENE1+GENE1"], ValueError, r"the label 'GENE1\+GENE1' names GENE1 twice"),

@@ -13,7 +13,7 @@ def test_controls(context_screen):
     check_controls(histograms)
     dataset = histograms.dataset
     kept = ((dataset["perturbation"] != "control") | (dataset["context"] != "context1")).to_numpy()
-    with pytest.raises(ValueError, match=r"no control cells in context1: count them together"):
+    with pytest.raises(ValueError, match=r"no control cells in context1\. Count them together"):
         check_controls(distpert.Histograms(dataset.isel(group=np.flatnonzero(kept))))
 
 

@@ -9,6 +9,9 @@ import pytest
 import xarray as xr
 
 import distpert
+from distpert.cross_validation import Distpert
+
+pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).parents[2] / "validation"
 
@@ -162,8 +165,8 @@ def test_where_it_is_not_best_is_said(report):
     )  # fmt: skip
     assert report.findings(table) == [
         "Cramér: distpert is not best. `additive` is better by 0.00120 (0.00040 to 0.00200); `pooled` is better by "
-        "0.00010 (−0.00080 to 0.00100), which may be chance.",
-        "Cramér: distpert is ahead, but it may be chance, of `network` by 0.00100 (−0.00020 to 0.00220).",
+        "0.00010 (−0.00080 to 0.00100), but the interval includes 0.",
+        "Cramér: distpert is better, but the interval includes 0: than `network` by 0.00100 (−0.00020 to 0.00220).",
     ]
 
 
@@ -171,7 +174,7 @@ def test_for_correlations_more_is_better(report):
     table = compared("pearson_shift", "higher", ridge=(0.2, 0.1, 0.3), pooled=(-0.1, -0.3, 0.1), network=(-1, -2, -0.5))
     assert report.findings(table, "mine") == [
         "Pearson from control: mine is not best. `ridge` is better by 0.200 (0.100 to 0.300).",
-        "Pearson from control: mine is ahead, but it may be chance, of `pooled` by 0.100 (−0.100 to 0.300).",
+        "Pearson from control: mine is better, but the interval includes 0: than `pooled` by 0.100 (−0.100 to 0.300).",
     ]
 
 
@@ -256,7 +259,7 @@ def test_peers_of_other_cells_are_refused(scripts, scores, peer_table, tmp_path)
     with pytest.raises(ValueError, match="of other cells or folds"):
         add_peers(scores, tmp_path)
     peer_table.assign(cramer=0.9).to_csv(file, index=False)
-    with pytest.raises(ValueError, match="control scores otherwise"):
+    with pytest.raises(ValueError, match="control has other scores"):
         add_peers(scores, tmp_path)
     peer_table[peer_table["method"] == "control"].to_csv(file, index=False)
     with pytest.raises(ValueError, match="no method"):
@@ -318,7 +321,7 @@ def test_leave_one_out_has_a_fold_for_each_gene(scripts, files, tmp_path, monkey
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--models", "control", "pooled"], "--reference distpert is none of --models"),
+        (["--models", "control", "pooled"], "--reference distpert is not among --models"),
         (["--models", "distpert"], "at least two"),
         (["--peers", "nowhere"], "peers/score.py --out nowhere makes it"),
         (["--models", "distpert", "magic"], "invalid choice"),
@@ -333,67 +336,36 @@ def test_mistakes_are_told_before_any_work(scripts, options, message, capsys):
 # ---------------------------------------------------------------------------------------------------- model selection
 
 
-def test_variants_change_what_they_say(scripts, small):
-    selection = scripts["model_selection"]
-    histograms, embeddings = distpert.count_histograms(small.adata), distpert.embeddings.vectors.as_embeddings(small.embeddings)
-    names = [name for name, _ in selection.variants(5)]
-    assert len(set(names)) == len(names)
-    assert len({repr(model) for _, model in selection.variants(5)}) == len(names)
-
-    def fitted(**changes):
-        return selection.Changed(num_draws=5, **changes).fit(histograms, embeddings)
-
-    default = fitted().result.fitted
-    plain = distpert.fit(histograms, embeddings, progress_bar=False)
-    xr.testing.assert_identical(default.parameters, plain.parameters)
-    assert fitted(length_factor=0.5).result.fitted.kernel.length_scale == pytest.approx(default.kernel.length_scale / 2)
-    assert {fitted(powers=(power,)).result.fitted.kernel.power for power in (1.0, 2.0)} == {1.0, 2.0}
-    assert default.tilts.any()
-    assert not fitted(tilts=False).predict(small.truth["perturbation"].to_numpy()[-1]).fit.tilts.any()
-    label = small.truth["perturbation"].to_numpy()[-1]
-    plain_response = plain.predict(label, num_draws=5, progress_bar=False).response
-    np.testing.assert_array_equal(fitted().predict(label).response, plain_response)
-    told = [
-        fitted(**changes).predict(label)
-        for changes in (
-            {"strengths": False},
-            {"strengths": "any"},
-            {"slope": False},
-            {"temper": 0.0},
-            {"told_power": 1.0},
-            {"told_power": 0.0},
-            {"smoothing": 1.0},
-            {"null": False},
-            {"linear": 0.3},
-            {"basis": 2},
-            {"penetrance": 0.5},
-        )
-    ]
-    for prediction in told:
-        assert np.isfinite(prediction.response).all()
-        assert (prediction.response != plain_response).any()
-    assert told[0].fit.strengths.tolist() == [1] * len(plain.perturbations)
-    # Half of the cells are as the controls: no bin has less than half of their share.
-    control = np.exp(plain.log_control[0])
-    assert (told[-1].histogram().to_numpy()[0] > 0.499 * control).all()
-    again = distpert.fit(histograms, embeddings, progress_bar=False)  # nothing is left changed
-    xr.testing.assert_identical(again.parameters, plain.parameters)
-    assert again.tilts.any()
+def test_each_variant_changes_one_thing(scripts):
+    (first, default), *others = scripts["model_selection"].variants(5)
+    assert first == "default"
+    assert default == Distpert(num_draws=5)
+    assert len({name for name, _ in others} - {"default"}) == len(others)
+    assert len({repr(model) for _, model in others}) == len(others)
+    for _, model in others:
+        changed = [name for name in vars(default) if getattr(model, name) != getattr(default, name)]
+        assert len(changed) == 1
+        assert changed[0] in ("n_factors", "priors", "optimization")
 
 
-def test_variants_of_what_pairs_share(scripts, small):
-    selection, adata = scripts["model_selection"], small.adata.copy()
-    pairs = {"GENE1": "GENE0+GENE1", "GENE3": "GENE2+GENE3", "GENE5": "GENE4+GENE0"}
-    adata.obs["perturbation"] = [pairs.get(label, label) for label in adata.obs["perturbation"]]
-    histograms, embeddings = distpert.count_histograms(adata), distpert.embeddings.vectors.as_embeddings(small.embeddings)
-
-    def response(**changes):
-        model = selection.Changed(num_draws=5, **changes).fit(histograms, embeddings)
-        assert changes.get("shared", True) or model.result.fitted.kernel.shared == 0
-        return model.predict("GENE2+GENE0").response
-
-    assert (response(by_number=False) != response()).any()
-    assert np.isfinite(response(shared=False)).all()
+def test_model_selection_from_end_to_end(scripts, files, tmp_path, capsys):
+    settings = [*files, "--out", str(tmp_path), "--variants", "epochs=25", "--n-folds", "3", "--folds", "0"]
+    settings += ["--draws", "5"]
+    scripts["model_selection"].main(settings)
+    assert "epochs=25" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "selection.csv", index_col="model")
+    assert table.index.tolist() == ["default", "epochs=25"]
+    assert (table["seconds"] > 0).all()
+    compared = pd.read_csv(tmp_path / "differences.csv").set_index(["model", "score"])
+    difference = compared.loc[("epochs=25", "cramer"), "difference"]
+    assert difference == pytest.approx(table.loc["epochs=25", "cramer"] - table.loc["default", "cramer"])
+    assert difference != 0
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "folds").glob("*.nc")}
+    assert len(kept) == 2
+    scripts["model_selection"].main(settings)  # goes on where it stopped, here at the end
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "folds").glob("*.nc")} == kept
+    with pytest.raises(SystemExit):
+        scripts["model_selection"].main([*settings, "--variants", "untempered"])
 
 
 # -------------------------------------------------------------------------------------------------------- calibration
@@ -404,8 +376,8 @@ def test_calibration_from_end_to_end(scripts, files, tmp_path, capsys):
     settings = [*files, "--out", str(tmp_path), "--n-folds", "3", "--draws", "1000"]
     scripts["calibrate"].main(settings)
     text = (tmp_path / "calibration.md").read_text()
-    assert "6 perturbations left out" in text
-    assert "| of 20 bars outside their band | of 20 bars outside the band of all at once | p-value of flat" in text
+    assert "6 held-out perturbations" in text
+    assert "| of 20 bars outside their band | of 20 bars outside the simultaneous band | p-value of flat" in text
     assert (tmp_path / "calibration.png").exists()
     rows = pd.read_csv(tmp_path / "calibration.csv").set_index(["method", "moment", "level"])
     for method in ("distpert", "dirichlet_alone"):
@@ -428,7 +400,7 @@ def test_width_and_error_rise_with_distance(scripts, tmp_path, capsys):
     scripts["distance"].main(["--out", str(tmp_path), "--screens", "1", "--draws", "30"])
     text = (tmp_path / "distance.md").read_text()
     assert capsys.readouterr().out.strip() in text
-    assert "80 left out" in text
+    assert "80 held-out perturbations" in text
     rows = [[float(cell) for cell in line.strip("| ").split("|")] for line in text.splitlines() if line[2:3].isdigit()]
     distance, width, error, _, _ = np.transpose(rows)
     assert len(distance) == 4

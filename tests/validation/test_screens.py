@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
+from distpert.histograms.keys import ScreenKeys
 from distpert.histograms.screen import read_screen
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "validation" / "screens.py"
 DATA = Path(__file__).parents[3] / "shared" / "data"  # beside the repository, where it is at hand
@@ -74,7 +77,7 @@ def test_plain_counts(open_screen, tmp_path, capsys, layout):
         "obs['perturbation'], control 'control'; context obs['day']: 2, 3; X raw counts, now log1p of counts per "
         "10,000 of the genes in the file; gene symbols var_names\n"
     )
-    screen = read_screen(adata, **keys)
+    screen = read_screen(adata, ScreenKeys(**keys))
     assert screen.control == "control"
     assert set(screen.context) == {"2", "3"}
 
@@ -268,4 +271,4 @@ def test_real_files(script, name, options, shape, n_perturbations, context):
     assert adata.obs["perturbation"].nunique() == n_perturbations + 1
     assert keys["context_key"] == context
     assert 3 < adata.X.max() < 9.3
-    read_screen(adata, **keys)
+    read_screen(adata, ScreenKeys(**keys))

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 
 import distpert
-from distpert.baselines import BASELINES, PointPrediction
-from distpert.embeddings.vectors import as_embeddings
 from distpert._shared.labels import canonical_label
-from distpert.evaluation.scoring import score
+from distpert.baselines import BASELINES, MeanPrediction, PointPrediction
 from distpert.cross_validation.splits import Splits
+from distpert.embeddings.vectors import as_embeddings
+from distpert.evaluation.scoring import score
 
 SCORES = ("nll", "cramer", "wasserstein", "rmae_mean", "rmae_variance", "rmae_skewness", "rmae_kurtosis")
 SCORES += ("pearson_shift", "pearson_shift_centered")
@@ -72,14 +72,16 @@ def main() -> None:
     print(scores.groupby(["category", "method"], observed=True)[names].mean().round(4).to_string(na_rep=""))
 
 
-def read(name: str, file: Path, training: distpert.Histograms) -> Iterator[tuple[str, PointPrediction]]:
+def read(
+    name: str, file: Path, training: distpert.Histograms
+) -> Iterator[tuple[str, PointPrediction | MeanPrediction]]:
     """Read a peer's means and, where it generated cells, their histograms."""
     with np.load(file) as arrays:
         written = dict(arrays)
-    labels = written["perturbations"].tolist()
+    labels = tuple(written["perturbations"].tolist())
     if written["genes"].tolist() != list(training.genes):
         raise ValueError(f"{file} has other genes than the data, or in another order")
-    yield name, PointPrediction.from_means(training, labels, training.contexts, written["means"][:, None])
+    yield name, MeanPrediction(training, labels, training.contexts, written["means"][:, None])
     if "cells" in written:
         cells = written["cells"].clip(min=0)  # what lies below the bins counts in the first of them
         obs = pd.DataFrame({"perturbation": np.repeat(labels, cells.shape[1])})
@@ -90,7 +92,7 @@ def read(name: str, file: Path, training: distpert.Histograms) -> Iterator[tuple
         rows = [order.index(label) for label in labels]
         counts = counted.counts.to_numpy()[rows][:, None] + 1 / training.n_bins
         probs = counts / counts.sum(axis=-1, keepdims=True)
-        yield f"{name}_cells", PointPrediction.from_probs(training, labels, training.contexts, probs)
+        yield f"{name}_cells", PointPrediction(training, labels, training.contexts, probs)
 
 
 def cost(file: Path) -> str:

@@ -1,1 +1,1 @@
-"""Networks that predict from embeddings, with their tuning."""
+"""Neural networks that predict from embeddings, and their tuning."""

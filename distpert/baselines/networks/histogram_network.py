@@ -23,34 +23,65 @@ WASSERSTEIN_WEIGHT = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class HistogramNetwork(NetworkSettings):
-    r"""A network from the embedding e to shifts Δ of the logits of all bins (Ramakrishnan et al. 2025).
+    r"""A network that predicts shifts Δ of the logits of all bins from the embedding e (Ramakrishnan et al. 2025).
 
     .. math:: \hat h_{pcg} = \operatorname{softmax}\big(\log h^\text{base}_{cg} + \Delta_{\theta, g}(e_p)\big)
 
-    trained on one of two losses, averaged over genes and training groups. With F and F_n the predicted and empirical
-    CDF, w the bin width, and x_b the bin centers,
+    It is trained on one of two losses, averaged over genes and training groups (a perturbation in a context). With F
+    and F_n the predicted and empirical CDF, w the bin width, and x_b the bin centers, they are
 
     .. math::
         \tfrac34 \, w \sum_b |F_b - F_{n,b}| + \tfrac14 \Big(\sum_b x_b (\hat h_b - n_b / n)\Big)^2
         \qquad\text{or}\qquad -\tfrac1n \sum_b n_b \log \hat h_b
 
-    In the paper, shifts are from the control histograms. Four things make it a stronger rival here: settings are tuned
-    and the training stopped early on training perturbations left out (`NetworkSettings`); control histograms are
-    smoothed as the model smooths them; shifts are from the pooled histograms of each context, since the Wasserstein
-    loss hardly sees the tails, which the likelihood needs, and contexts differ in what any perturbation does; and the
-    predictions of a few networks are averaged.
+    In the paper, shifts start from the control histograms. Four changes make the network stronger here:
+
+    - Settings are tuned, and training is stopped early, on held-out training perturbations (see the parameters from
+      ``hidden`` on).
+    - Control histograms are smoothed as in the model.
+    - Shifts start from the pooled histogram of each context. The Wasserstein loss hardly sees the tails, which matter
+      for the likelihood, and contexts differ in the shift that all perturbations share.
+    - The predictions of a few networks are averaged.
 
     Parameters
     ----------
-    loss
-        ``"wasserstein"``, the paper's, or ``"cross_entropy"``.
-    start
-        What shifts are from, and thus what a network predicts before it is trained: the ``"pooled"`` histogram of a
-        context, or as in the paper its ``"control"`` histogram.
+    loss : {"wasserstein", "cross_entropy"}
+        Loss of the training; the paper uses ``"wasserstein"``.
+    start : {"pooled", "control"}
+        Histogram of the context from which shifts start, and which an untrained network predicts; the paper uses
+        ``"control"``.
+    hidden : tuple of tuple of int
+        Widths of the hidden layers, to choose from.
+    learning_rates : tuple of float
+        Step sizes of AdamW, to choose from.
+    dropouts : tuple of float
+        Shares of hidden units to drop in each step, to choose from.
+    decays : tuple of float
+        Weight decays, to choose from.
+    max_epochs : int
+        Largest number of epochs.
+    patience : int
+        Training stops after this many epochs without a lower validation loss.
+    validation_share : float
+        Share of the training perturbations in a validation fold.
+    batch_size : int
+        Largest number of groups in a step.
+    n_networks : int
+        Number of networks to average.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range.
 
     References
     ----------
     Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> network = HistogramNetwork(loss="cross_entropy").fit(histograms, embeddings)  # doctest: +SKIP
+    >>> network.predict("NANOG").histogram()  # doctest: +SKIP
     """
 
     loss: Literal["wasserstein", "cross_entropy"] = "wasserstein"
@@ -79,7 +110,7 @@ class HistogramNetwork(NetworkSettings):
         Warns
         -----
         UserWarning
-            Names training perturbations without an embedding: the network does not learn from them.
+            If training perturbations have no embedding. The warning names them; the network does not learn from them.
         """
         embeddings = check_networks(histograms, embeddings)
         return fit_networks(self.name, histograms, embeddings, self._head, self, seed=seed)
@@ -96,12 +127,22 @@ class HistogramNetwork(NetworkSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class MeanNetwork(NetworkSettings):
-    r"""A network from the embedding to shifts of the means of all genes (MLP + mean in Ramakrishnan et al. 2025).
+    r"""A network that predicts shifts of the means of all genes from the embedding (MLP + mean in Ramakrishnan et al.).
 
     .. math:: \hat\mu_{pcg} = \mu^\text{pooled}_{cg} + \Delta_{\theta, g}(e_p)
 
-    trained on squared errors in the units of the data, averaged over genes and training groups. Shifts are from the
-    mean of all perturbed cells of a context. It is tuned as `HistogramNetwork` is. Predicts means alone.
+    It is trained on squared errors in the units of the data, averaged over genes and training groups. Shifts start from
+    the mean of all perturbed cells of a context. Tuning and parameters are those of `HistogramNetwork`. Predicts means
+    only.
+
+    References
+    ----------
+    Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> network = MeanNetwork().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> network.predict("NANOG").moments()["mean"]  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "network_mean"
@@ -121,7 +162,7 @@ def _mean_head(shares: TrainingShares) -> MeanHead:
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class HistogramHead:
-    """Outputs are shifts of the logits of a base.
+    """Reads the outputs of a network as shifts of the logits of base histograms.
 
     Attributes
     ----------
@@ -164,7 +205,7 @@ class HistogramHead:
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class MeanHead:
-    """Outputs are shifts of means.
+    """Reads the outputs of a network as shifts of base means.
 
     Attributes
     ----------

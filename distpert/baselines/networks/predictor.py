@@ -1,4 +1,4 @@
-"""Networks that were fitted to a screen, and what they predict."""
+"""Networks fitted to a screen, and their predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from distpert.training.groups import TrainingGroups
 
 
 class PredictingHead(Head, Protocol):
-    """A head that also tells what is predicted."""
+    """A head that also turns outputs into a prediction."""
 
     def predict(self, output: Float[Array, " output"]) -> Array:
         """Probabilities (context, gene, bin) or means (context, gene)."""
@@ -35,12 +35,12 @@ class PredictingHead(Head, Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class NetworkPredictor(LabelPredictor):
-    """Fitted networks; printing it tells how they were chosen.
+    """Fitted networks. The print-out says how they were chosen.
 
     Attributes
     ----------
     tuned : Tuned
-        The networks, the settings that were tried, and validation losses.
+        The networks, the settings that were tried, and their validation losses.
     """
 
     tuned: Tuned = field(kw_only=True)
@@ -59,20 +59,20 @@ def fit_networks(
     seed: int,
     what: Literal["probs", "means"] = "probs",
 ) -> NetworkPredictor:
-    """Tune and train networks on the training groups whose perturbation has an embedding.
+    """Tune and train networks on the training perturbations that have an embedding.
 
     Parameters
     ----------
     name
-        Of the baseline.
+        Name of the baseline.
     histograms, embeddings
         As in `Baseline.fit`, and checked by `check_networks`.
     head_of
-        What outputs stand for, from the shares of the perturbations to train on.
+        Function that makes the head from the shares of the perturbations to train on.
     settings
-        What to try.
+        The settings to try.
     seed
-        Of all random numbers.
+        Seed of all random numbers.
     what
         What the head predicts.
     """
@@ -93,7 +93,7 @@ def fit_networks(
     tuned = tune(head_without, groups, perturbation, settings, seed=check_seed(seed))
 
     def of_label(label: str) -> NDArray[np.float64]:
-        # One label at a time: matrix products of several would differ in the last bits.
+        # One label at a time: a matrix product of several labels would differ in the last bits.
         predicted = np.asarray(_predict(tuned.head, tuned.networks, embeddings.of([label])), np.float64)
         return predicted / predicted.sum(axis=-1, keepdims=True) if what == "probs" else predicted
 
@@ -106,7 +106,7 @@ def _predict(head: PredictingHead, networks: tuple[Layers, ...], embedding: Floa
 
 
 def check_networks(histograms: Histograms, embeddings: EmbeddingSources) -> Embeddings:
-    """Refuse a training that is too small; name perturbations without an embedding.
+    """Check that networks can learn from the training, and read the embeddings.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def check_networks(histograms: Histograms, embeddings: EmbeddingSources) -> Embe
     Warns
     -----
     UserWarning
-        Names training perturbations without an embedding.
+        If training perturbations have no embedding. The warning names them.
     """
     embeddings = check_training(histograms, embeddings)
     others = "the network does not learn from them"
@@ -131,7 +131,7 @@ def check_networks(histograms: Histograms, embeddings: EmbeddingSources) -> Embe
 def pooled_logits(shares: TrainingShares) -> NDArray[np.float64]:
     """Log of the pooled histograms (context, gene, bin), shrunk towards those of control.
 
-    Where a context has no perturbed cells, control shifted as the other contexts are on average.
+    In a context without perturbed cells, the control histogram gets the average shift of the other contexts.
     """
     n = shares.n_pooled[:, None, None]
     control = shares.smoothed_control

@@ -1,4 +1,4 @@
-"""A network from the embedding of a perturbation to shifts of all genes, trained with early stopping."""
+"""A network that predicts shifts of all genes from an embedding, trained with early stopping."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 FEWEST_BATCHES = 4
 
 Layers = list[dict[str, Array]]  # weight (in, out) and bias (out) of each layer
-Batches = tuple[NDArray[np.int32], NDArray[np.float32]]  # rows and their weights, both (batch, place)
+Batches = tuple[NDArray[np.int32], NDArray[np.float32]]  # rows and their weights, both (batch, position)
 
 
 class Groups(NamedTuple):
-    """What is learned from: each group's inputs, and the shares of bins of its cells."""
+    """The training data: the inputs of each group, and the bin shares of its cells."""
 
     embedding: Float[Array, "group dim"]
     context: Int[Array, " group"]
@@ -28,11 +28,11 @@ class Groups(NamedTuple):
 
 
 class Head(Protocol):
-    """What the numbers that a network puts out stand for: a JAX pytree, its arrays of single precision."""
+    """The meaning of a network's outputs: a JAX pytree with arrays in single precision."""
 
     @property
     def n_outputs(self) -> int:
-        """How many numbers a network puts out."""
+        """Number of outputs of a network."""
         ...
 
     def losses(
@@ -41,7 +41,7 @@ class Head(Protocol):
         context: Int[Array, " group"],
         shares: Float[Array, "group gene bin"],
     ) -> Float[Array, " group"]:
-        """Loss of each group; an output of zeros stands for what is predicted before training."""
+        """Loss of each group. An output of zeros is the prediction before training."""
         ...
 
 
@@ -53,9 +53,9 @@ class Setting(NamedTuple):
     hidden
         Widths of the hidden layers.
     dropout
-        Share of hidden units that are left out at random in each step of the training.
+        Share of hidden units dropped at random in each step of the training.
     decay
-        Weight decay of Loshchilov & Hutter (2019), not of biases.
+        Weight decay (Loshchilov & Hutter 2019); biases do not decay.
     learning_rate
         Step size of AdamW.
     """
@@ -76,7 +76,7 @@ class Trained(NamedTuple):
     Attributes
     ----------
     layers
-        As they were after the epoch with the least validation loss, or after the last one without validation.
+        The weights after the epoch with the least validation loss, or after the last epoch without validation.
     losses
         Validation loss before the first epoch and after each, (1 + epoch,); empty without validation.
     """
@@ -104,22 +104,22 @@ def train(
     head
         Turns outputs into losses.
     groups
-        All groups. An epoch has as many steps whichever rows are trained on, so that nothing is compiled anew, and a
-        number of epochs means the same for all groups as for some.
+        All groups. An epoch has the same number of steps for any rows: nothing is compiled again, and a number of
+        epochs means the same for some groups as for all.
     rows
         Groups to train on.
     setting
-        What is tuned.
+        The settings that are tuned.
     epochs
-        Number of epochs, at most.
+        Largest number of epochs.
     batch_size
-        Groups a step, at most.
+        Largest number of groups in a step.
     seed
-        Of weights, order and dropout.
+        Seed of weights, order and dropout.
     validation
-        Groups whose loss decides which epoch was best.
+        Groups to measure the validation loss on, which decides the best epoch.
     patience
-        Stop after so many epochs without a better one than before.
+        Stop after this many epochs without a lower validation loss.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def initial_layers(key: Array, n_inputs: int, hidden: Sequence[int], n_outputs: 
 def apply_layers(
     layers: Layers, embedding: Float[Array, "group dim"], dropout: Array | float = 0.0, key: Array | None = None
 ) -> Float[Array, "group output"]:
-    """Multilayer perceptron with GELU units, of which some are left out at random where a key is given."""
+    """Multilayer perceptron with GELU units; with a key, some units are dropped at random."""
     hidden = embedding
     for layer in layers[:-1]:
         hidden = jax.nn.gelu(hidden @ layer["weight"] + layer["bias"])
@@ -180,12 +180,12 @@ def apply_layers(
 
 
 def n_steps(n_groups: int, batch_size: int) -> int:
-    """Count the steps of an epoch: as many as batches, at least `FEWEST_BATCHES` if there are so many groups."""
+    """Return the number of steps of an epoch: one for each batch, but at least `FEWEST_BATCHES` with enough groups."""
     return max(-(-n_groups // batch_size), min(FEWEST_BATCHES, n_groups))
 
 
 def batches(rows: NDArray[np.integer], number: int) -> Batches:
-    """Spread rows evenly over a number of batches; what fills up the last ones has weight zero."""
+    """Spread rows evenly over a number of batches; positions without a row have weight zero."""
     size = -(-len(rows) // number)
     chosen, weight = np.zeros((size, number), np.int32), np.zeros((size, number), np.float32)
     chosen.flat[: len(rows)], weight.flat[: len(rows)] = rows, 1

@@ -1,4 +1,4 @@
-"""Truncated Gaussians for all genes, with or without a share of zeros, whose parameters a network predicts."""
+"""Truncated Gaussians with parameters from a network, with or without a separate share of zeros."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from distpert.embeddings.vectors import EmbeddingSources
 from distpert.histograms.histograms import Histograms
 
 NEWTON_STEPS = 40
-# Holds parameters where the histogram does not tell them, as where nearly all cells are in one bin.
+# Fixes parameters that the histogram does not determine, for instance where nearly all cells are in one bin.
 RIDGE = 1e-5
-# Log scales, in units of the gene's range, beyond which bins cannot tell one from another.
+# Log scales, in units of the gene's range. Beyond them, the bins look the same for all scales.
 LOG_SCALE_BOUNDS = (math.log(0.005), math.log(20.0))
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TruncatedGaussian(NetworkSettings):
-    r"""A Gaussian for each gene, truncated to its range, or with zeros apart (TG and ZITG in Ramakrishnan et al. 2025).
+    r"""A Gaussian truncated to the range of each gene, optionally with extra zeros (TG, ZITG in Ramakrishnan et al.).
 
     With the gene's bins as B equal parts of [0, 1],
 
@@ -39,26 +39,36 @@ class TruncatedGaussian(NetworkSettings):
         q_b \propto \Phi\Big(\frac{b/B - m}{s}\Big) - \Phi\Big(\frac{(b-1)/B - m}{s}\Big), \qquad
         \hat h_b = (1 - \varepsilon) \big[ z \, 1\{b = 1\} + (1 - z) \, q_b \big] + \frac{\varepsilon}{B}
 
-    where z, the share of cells at zero beyond what the Gaussian puts there, is absent from TG. The pooled histogram of
-    each context has the parameters of greatest likelihood (m₀, s₀, z₀). A network predicts shifts from the embedding:
+    where z is the share of cells at zero in excess of the Gaussian; TG has z = 0. (m₀, s₀, z₀) are the parameters of
+    greatest likelihood for the pooled histogram of each context. A network predicts shifts from the embedding:
 
     .. math::
         m = m_0 + s_0 \Delta^m(e_p), \quad \log s = \log s_0 + \Delta^s(e_p), \quad
         \operatorname{logit} z = \operatorname{logit} z_0 + \Delta^z(e_p)
 
-    trained on the cross-entropy of the cells. The paper's network predicts mean and variance and is trained on these:
-    moments of a truncated Gaussian are not free to take any value, and have no proper score for the distribution as a
-    whole, by which methods are compared here. ε is one cell's worth among the controls, so that no bin is impossible.
-    Settings are tuned, and networks averaged, as those of `HistogramNetwork` are.
+    It is trained on the cross-entropy of the cells. The paper's network predicts mean and variance and is trained on
+    them. But moments of a truncated Gaussian cannot take every value, and errors of moments are no proper score of the
+    whole distribution, which is compared here. ε has the weight of one cell among the controls, and keeps every bin
+    possible. Settings are tuned and networks averaged as in `HistogramNetwork`, which describes the other parameters.
 
     Parameters
     ----------
-    zero_inflated
-        Whether zeros, the first bin's point mass, have a probability of their own.
+    zero_inflated : bool
+        Whether zeros, a point mass in the first bin, have a probability of their own.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range.
 
     References
     ----------
     Ramakrishnan et al. (2025), arXiv:2507.02980.
+
+    Examples
+    --------
+    >>> gaussian = TruncatedGaussian(zero_inflated=True).fit(histograms, embeddings)  # doctest: +SKIP
+    >>> gaussian.predict("NANOG").histogram()  # doctest: +SKIP
     """
 
     zero_inflated: bool = False
@@ -85,7 +95,7 @@ class TruncatedGaussian(NetworkSettings):
 @register_dataclass
 @dataclass(frozen=True, eq=False)
 class GaussianHead:
-    """Outputs are shifts of parameters: location in units of the scale, log scale, logit of zeros.
+    """Reads outputs of a network as shifts of parameters: location in units of the scale, log scale, logit of zeros.
 
     Attributes
     ----------
@@ -129,9 +139,9 @@ def bin_probs(parameters: Float[Array, "... parameter"], n_bins: int) -> Float[A
     Parameters
     ----------
     parameters
-        Location, log scale, and where zeros are apart the logit of their share, which is added in the first bin.
+        Location, log scale and, with separate zeros, the logit of their share, which is added to the first bin.
     n_bins
-        B.
+        Number B of bins.
     """
     log_scale = jnp.clip(parameters[..., 1], *LOG_SCALE_BOUNDS)
     probs = _gaussian_probs(parameters[..., 0], log_scale, n_bins)
@@ -150,7 +160,7 @@ def _gaussian_probs(location: Array, log_scale: Array, n_bins: int) -> Array:
 def _gaussian_probs_jvp(
     n_bins: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    """Differentiate through the densities at the edges: what JAX finds by itself takes five times as long on a CPU."""
+    """Differentiate through the densities at the edges. JAX's own derivative takes five times as long on a CPU."""
     probs, edges, log_total = _gaussian_bins(*primals, n_bins)
     density = jnp.exp(-0.5 * edges**2 - HALF_LOG_TWO_PI - log_total)
     location, log_scale = (tangent[..., None] for tangent in tangents)
@@ -162,11 +172,11 @@ def _gaussian_bins(location: Array, log_scale: Array, n_bins: int) -> tuple[Arra
     """Probabilities of the bins, their standardized edges, and the log of Φ's increase over all of them."""
     edges = (jnp.arange(n_bins + 1, dtype=jnp.float32) / n_bins - location[..., None]) / jnp.exp(log_scale)[..., None]
     low, high = edges[..., :-1], edges[..., 1:]
-    # Above the location, tails of the other side: Φ is then small, and differences keep their digits.
+    # Above the location, use the tails of the other side. Φ is small there, and differences keep their digits.
     above = low + high > 0
     low, high = jnp.where(above, -high, low), jnp.where(above, -low, high)
     less, greater = log_ndtr(low), log_ndtr(high)
-    # All in units of the greatest: the whole range may lie far out in a tail.
+    # In units of the greatest value, because the whole range may lie far out in a tail.
     unit = greater.max(axis=-1, keepdims=True)
     masses = jnp.exp(greater - unit) - jnp.exp(less - unit)
     total = masses.sum(axis=-1, keepdims=True)
@@ -174,7 +184,7 @@ def _gaussian_bins(location: Array, log_scale: Array, n_bins: int) -> tuple[Arra
 
 
 def smooth_probs(probs: Float[Array, "... bin"], epsilon: Float[Array, ...]) -> Float[Array, "... bin"]:
-    """Probabilities of which a share ε is spread evenly over the bins."""
+    """Probabilities with a share ε spread evenly over the bins."""
     return (1 - epsilon[..., None]) * probs + epsilon[..., None] / probs.shape[-1]
 
 
@@ -184,8 +194,8 @@ def fit_parameters(
 ) -> Float[Array, "histogram parameter"]:
     """Parameters of greatest likelihood for histograms, as `bin_probs` takes them.
 
-    Newton's method for each histogram, damped as by Levenberg and Marquardt: a step that does not raise the likelihood
-    is not taken, and the next one is shorter.
+    Newton's method for each histogram, with the damping of Levenberg and Marquardt: a step that does not raise the
+    likelihood is not taken, and the next one is shorter.
     """
     n_bins = histograms.shape[-1]
     initial = jax.vmap(partial(_from_moments, zero_inflated=zero_inflated))(histograms)
@@ -211,7 +221,7 @@ def fit_parameters(
 
 
 def _from_moments(probs: Float[Array, " bin"], zero_inflated: bool) -> Float[Array, " parameter"]:
-    """Where the search starts: mean and standard deviation, with zeros apart those of the other bins."""
+    """Start of the search: mean and log standard deviation; with separate zeros, those of the other bins."""
     n_bins = len(probs)
     bins = jnp.arange(n_bins)
     centers = (bins + 0.5) / n_bins
@@ -226,5 +236,5 @@ def _from_moments(probs: Float[Array, " bin"], zero_inflated: bool) -> Float[Arr
 
 
 def _units(base: Float[Array, "... parameter"]) -> Float[Array, "... parameter"]:
-    """Give what a shift of one stands for: the scale for locations, one for the others."""
+    """Return the units of shifts: the scale for locations, one for the other parameters."""
     return jnp.ones_like(base).at[..., 0].set(jnp.exp(base[..., 1]))

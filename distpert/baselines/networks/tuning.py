@@ -1,4 +1,4 @@
-"""Settings of a network, chosen on perturbations left out of its training, and the networks that are then trained."""
+"""The choice of a network's settings on held-out training perturbations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distpert._shared.arguments import check_count
 from distpert.baselines.networks.training import Groups, Head, Layers, Setting, train
 
-# Training perturbations that a comparison of settings should rest on, and that the number of epochs should.
+# Numbers of held-out training perturbations on which to compare settings, and to choose the number of epochs.
 FEWEST_COMPARED = 40
 FEWEST_VALIDATED = 120
 
@@ -23,33 +23,33 @@ class NetworkSettings:
     """How networks are tuned and trained.
 
     Training perturbations are split at random into folds. A network is trained without one fold, and its loss on the
-    fold recorded before the first epoch and after each: the least value of this curve is what a setting is judged by.
-    Where a fold has fewer than 40 perturbations, curves of several are averaged. The search starts at the first value
-    of each of four grids and takes one grid after the other: each of its values is tried with the best found so far for
-    the rest. For the winner, curves of further folds are added until they rest on 120 perturbations; their mean tells
-    the number of epochs. Networks are then trained for so long on all training perturbations, and their predictions
-    averaged.
+    fold is recorded before the first epoch and after each. The least value of this curve is the result of a setting. If
+    a fold has fewer than 40 perturbations, the curves of several folds are averaged. The search starts at the first
+    value of each of four grids and goes through one grid after the other. It tries each value of a grid with the best
+    values so far of the other grids. For the best setting, curves of further folds are added until 120 perturbations
+    are held out; the mean curve gives the number of epochs. Networks are then trained for this number of epochs on all
+    training perturbations, and their predictions are averaged.
 
     Attributes
     ----------
     hidden
-        Widths of the hidden layers.
+        Widths of the hidden layers, to choose from.
     learning_rates
-        Step sizes of AdamW.
+        Step sizes of AdamW, to choose from.
     dropouts
-        Shares of hidden units left out in each step.
+        Shares of hidden units to drop in each step, to choose from.
     decays
-        Weight decays.
+        Weight decays, to choose from.
     max_epochs
-        Epochs at most.
+        Largest number of epochs.
     patience
-        A network is given up after so many epochs without a lower validation loss.
+        Training stops after this many epochs without a lower validation loss.
     validation_share
         Share of the training perturbations in a fold.
     batch_size
-        Groups a step, at most. There are 4 steps an epoch at least, if there are so many groups.
+        Largest number of groups in a step. An epoch has at least 4 steps, if there are enough groups.
     n_networks
-        Networks that are averaged, which differ in their random numbers.
+        Number of networks to average, which differ in their random numbers.
     """
 
     hidden: tuple[tuple[int, ...], ...] = ((256, 256), (64, 64))
@@ -82,13 +82,13 @@ class NetworkSettings:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A setting that was tried.
+    """A setting that was tried, and its validation losses.
 
     Attributes
     ----------
     setting : Setting
     losses : ndarray, shape (1 + epoch,)
-        Mean loss on validation perturbations before the first epoch and after each.
+        Mean loss on held-out training perturbations before the first epoch and after each.
     n_validated : int
         Number of these perturbations.
     """
@@ -99,7 +99,7 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs after which the loss was least."""
+        """Number of epochs with the least loss."""
         return int(self.losses.argmin())
 
 
@@ -110,15 +110,15 @@ class Tuned:
     Attributes
     ----------
     head : Head
-        What their outputs stand for.
+        Meaning of the outputs.
     networks : tuple of Layers
-        Those to average.
+        The networks to average.
     best : Trial
-        The setting that they were trained with, on more validation perturbations than in the search.
+        The setting of the networks, validated on more perturbations than in the search.
     trials : tuple of Trial
-        All that were tried in the search, in order.
+        All settings that were tried in the search, in order.
     seconds_tuning, seconds_training : float
-        Wall time of the search, and of the training of all ``networks``; compilation included.
+        Wall time of the search, and of the training of all ``networks``, with compilation.
     """
 
     head: Any
@@ -152,20 +152,20 @@ def tune(
     *,
     seed: int,
 ) -> Tuned:
-    """Choose a setting on training perturbations held out, and train networks with it on all.
+    """Choose a setting on held-out training perturbations, then train networks with it on all perturbations.
 
     Parameters
     ----------
     head_without
-        Makes the head of a network that is trained without some perturbations; it is told which.
+        Function that makes the head of a network trained without the given perturbations.
     groups
         As in `train`.
     perturbation
         (group,) index of each group's perturbation.
     settings
-        What to try.
+        The settings to try.
     seed
-        Of splits, weights, order and dropout.
+        Seed of splits, weights, order and dropout.
     """
     started = time.perf_counter()
     folds = validation_folds(int(perturbation.max()) + 1, settings.validation_share, seed)
@@ -212,7 +212,7 @@ def tune(
 
 
 def search(loss: Callable[[Setting], float], settings: NetworkSettings) -> Setting:
-    """Walk through the grids one by one; the least loss wins, the earlier value where losses are equal."""
+    """Go through the grids one by one. The least loss wins; of equal losses, the earlier value."""
     grids: dict[str, tuple[Any, ...]] = {
         "learning_rate": settings.learning_rates,
         "hidden": settings.hidden,
@@ -226,18 +226,18 @@ def search(loss: Callable[[Setting], float], settings: NetworkSettings) -> Setti
 
 
 def validation_folds(n_perturbations: int, share: float, seed: int) -> list[NDArray[np.intp]]:
-    """Perturbations in random folds of about a share."""
+    """Split indices of perturbations at random into folds of about this share."""
     order = np.random.default_rng([seed, n_perturbations]).permutation(n_perturbations)
     return np.array_split(order, min(max(round(1 / share), 2), n_perturbations))
 
 
 def n_folds_for(folds: list[NDArray[np.intp]], fewest: int) -> int:
-    """How many folds it takes to hold so many perturbations; all, if they hold fewer."""
+    """Return how many folds have at least ``fewest`` perturbations together; all folds if they have fewer."""
     held = np.cumsum([len(fold) for fold in folds])
     return min(int(np.searchsorted(held, fewest)) + 1, len(folds))
 
 
 def mean_curve(curves: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Average of curves; one that ended early counts with its last value from then on."""
+    """Average of curves. A curve that ended early continues with its last value."""
     length = max(map(len, curves))
     return np.mean([np.append(curve, np.full(length - len(curve), curve[-1])) for curve in curves], axis=0)
