@@ -189,7 +189,7 @@ fit_text = distpert.fit(adata, text, **keys)
 prediction_text = fit_text.predict("SALL4", context="5", num_draws=num_draws)
 means = [one.summary()["mean"].sel(perturbation="SALL4", statistic="median") for one in (prediction, prediction_text)]
 print(
-    "\nCross-validated R² of the response: "
+    "\nExpected R² for the response of a held-out perturbation: "
     f"{fit.predictable_share:.0%} with the embeddings of the file, {fit_text.predictable_share:.0%} with the texts."
     f"\nThe predicted means under SALL4 differ by {float(abs(means[0] - means[1]).mean()):.3f} on average over genes."
 )

@@ -1,6 +1,11 @@
 """Simulated screens and fits of them, made once: compiling a fit takes seconds for each new shape."""
 
+import os
 from dataclasses import dataclass
+
+# Compiling costs more than running here. Set before JAX is imported.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
 
 import anndata
 import jax

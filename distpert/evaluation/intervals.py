@@ -8,16 +8,18 @@ draws and observations are common. No result depends on how rounding would break
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array: TypeAlias = NDArray[np.floating] | NDArray[np.integer]
+Levels: TypeAlias = Sequence[float] | NDArray[np.floating]
 SAME = 4e-6  # relative difference up to which statistics in single precision count as equal
 
 
-def central_intervals(draws: Array, levels: Sequence[float]) -> tuple[Array, Array]:
+def central_intervals(draws: Array, levels: Levels) -> tuple[Array, Array]:
     r"""Return the ends of central predictive intervals, each (level, …).
 
     The quantile of order q of m draws is at rank (m + 1) q, linear between ranks (Weibull 1939; type 6 of Hyndman & Fan
@@ -29,7 +31,7 @@ def central_intervals(draws: Array, levels: Sequence[float]) -> tuple[Array, Arr
     return ends[: len(tail)], ends[len(tail) :]
 
 
-def interval_score(lower: Array, upper: Array, observed: Array, levels: Sequence[float] | Array) -> Array:
+def interval_score(lower: Array, upper: Array, observed: Array, levels: Levels) -> Array:
     r"""Interval score (level, …) of intervals (level, …); lower is better.
 
     .. math:: (u - l) + \tfrac2\alpha (l - x)\,1\{x < l\} + \tfrac2\alpha (x - u)\,1\{x > u\}, \qquad
@@ -57,7 +59,7 @@ def pit_bounds(draws: Array, observed: Array) -> tuple[Array, Array]:
     return below / size, (upto + 1) / size
 
 
-def covered(start: Array, end: Array, levels: Sequence[float]) -> Array:
+def covered(start: Array, end: Array, levels: Levels) -> Array:
     r"""Share (level, …) of each observation's transform inside the central interval of a level.
 
     .. math:: \frac{\big(\min(F(x), 1 - \tfrac\alpha2) - \max(F(x^-), \tfrac\alpha2)\big)_+}{F(x) - F(x^-)}, \qquad

@@ -6,6 +6,7 @@ import pytest
 import distpert
 
 
+@pytest.mark.slow
 def test_same_seed_same_screen(small):
     again = distpert.simulate(n_perturbations=6, n_unseen=1, n_genes=5, n_cells=20, n_controls=50, seed=1)
     np.testing.assert_array_equal(again.adata.X, small.adata.X)
@@ -21,6 +22,7 @@ def test_another_seed_another_screen(small):
     assert not np.allclose(other.truth["histogram"], small.truth["histogram"])
 
 
+@pytest.mark.slow
 def test_smooth_loadings_bend_less():
     """Bends have the standard deviation of steps times √(2 (1 - ρ)); genes that nothing targets have no tilt."""
 

@@ -14,7 +14,9 @@ from sybil.parsers.myst import PythonCodeBlockParser, SkipParser  # noqa: E402
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if "```python" in path.read_text()]
+PAGES = [
+    path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if "```python" in path.read_text()
+]
 NUMBER = re.compile(r"[-−]?\d*\.?\d+(?:[eE][-+]?\d+)?%?")
 
 

@@ -370,6 +370,7 @@ def test_conformal_intervals_are_calibrated_the_same_way():
         calibration(means, adata)
 
 
+@pytest.mark.slow
 def test_the_prior_is_calibrated_the_same_way(context_fit, held_out, table):
     prior = context_fit.prior_predictive(["GENE3", "GENE1", "GENE4"], num_draws=30, progress_bar=False)
     found = calibration(prior, held_out, **OPTIONS)

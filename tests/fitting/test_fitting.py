@@ -109,12 +109,14 @@ def test_input_is_left_as_it_is(small):
     assert embeddings.equals(small.embeddings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "given"), [(None, 2), (1, 1), (100, 5)])
 def test_number_of_factors(small, asked, given):
     fit = refit(small.adata, small.embeddings, n_factors=asked)
     assert fit.parameters.sizes["factor"] == given
 
 
+@pytest.mark.slow
 def test_number_of_bins(small):
     fit = refit(small.adata, small.embeddings, n_bins=4)
     assert fit.histograms.n_bins == 4
@@ -183,11 +185,13 @@ def test_on_target_tilt_is_found(screen, fitted):
     assert (fitted.parameters["on_target"][measured, 0] < 0).all()
 
 
+@pytest.mark.slow
 def test_activation_tilts_the_other_way():
     screen = distpert.simulate(n_perturbations=6, n_genes=5, n_cells=300, on_target=2.0, seed=3)
     assert refit(screen.adata, screen.embeddings).parameters["tilt_mean"][0] > 0.3
 
 
+@pytest.mark.slow
 def test_embeddings_that_tell_nothing_are_found_out(screen, fitted):
     shuffled = screen.embeddings.sample(frac=1, random_state=0).set_axis(screen.embeddings.index)
     assert refit(screen.adata, shuffled, n_factors=3).explained_share < 0.5 < fitted.explained_share
@@ -529,6 +533,7 @@ def test_perturbed_genes_under_other_names_are_warned_of(small):
         )
 
 
+@pytest.mark.slow
 def test_concentrations_far_below_their_prior_are_found():
     screen = distpert.simulate(n_perturbations=16, n_genes=20, n_cells=60, n_controls=300, concentration=10, seed=0)
     fit = distpert.fit(screen.adata, screen.embeddings, progress_bar=False)

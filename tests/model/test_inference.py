@@ -183,6 +183,7 @@ def test_n_epochs(n_groups, settings, expected):
     assert n_epochs(n_groups, Optimization(**(defaults | settings))) == expected
 
 
+@pytest.mark.slow
 def test_shapes_are_in_logits_whatever_the_stride(screen):
     design, groups, start = screen
     hardly = Optimization(max_epochs=1, min_steps=1, step_size=1e-9)
@@ -198,6 +199,7 @@ def test_shapes_are_in_logits_whatever_the_stride(screen):
     np.testing.assert_allclose(found["context_shift_value"], shift, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_longer_stride_moves_a_bin_further(screen):
     design, groups, start = screen
     one_step = Optimization(max_epochs=1, min_steps=1, batch_size=N_GROUPS)

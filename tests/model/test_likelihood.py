@@ -248,6 +248,7 @@ def exact_hessian(logits, kappa, counts):
     return hessian
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [0.05, 3.0, 400.0])
 @pytest.mark.parametrize("logits", [[0.3, -1.0, 2.0, 0.5], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, -2.0, 0.0]])
 def test_hessian(logits, kappa):
@@ -318,6 +319,7 @@ def test_probabilities_sum_to_one(n_cells, n_bins, kappa):
     np.testing.assert_allclose(jnp.exp(log_probs).sum(), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", [0.5, 20.0, 1e5])
 def test_sample_moments(kappa):
     n_draws, n_cells, logits = 20_000, 50, np.array([0.0, 1.0, -2.0])

@@ -86,6 +86,7 @@ def test_save_again_gives_the_same(path, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"fit.nc", "again.nc"}
 
 
+@pytest.mark.slow
 def test_numpy_seed_can_be_saved(small, small_fit, tmp_path):
     fit = distpert.fit(small.adata, small.embeddings, seed=np.int64(0), progress_bar=False)
     fit.save(tmp_path / "fit.nc")

@@ -58,6 +58,7 @@ def test_sites_have_their_priors(prior):
     np.testing.assert_allclose(sites["response"].var(axis=0), 1, atol=0.15)
 
 
+@pytest.mark.slow
 def test_one_group_has_the_draws_of_all(prior):
     one = prior.select("GENE3", "context1")
     where = {"perturbation": ["GENE3"], "context": ["context1"]}
@@ -65,6 +66,7 @@ def test_one_group_has_the_draws_of_all(prior):
     np.testing.assert_allclose(one.moments(n_cells=5)["mean"], prior.moments(n_cells=5)["mean"].sel(where), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_block_by_itself_has_the_draws_that_it_has_among_others(prior):
     cells = np.array([[3, 4], [5, 6], [7, 8]])
     todo = [Block(0, 1, slice(0, 14)), Block(2, 0, slice(0, 14))]
@@ -132,6 +134,7 @@ def test_target_is_tilted(prior, shift):
         assert change.var() == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.slow
 def test_replicates_are_those_of_the_model(prior):
     """Counts that numpyro draws from the whole model, nothing taken apart, have moments of the same distribution."""
     fit = prior.posterior
@@ -167,6 +170,7 @@ def test_layout_and_what_it_says(prior, context_fit):
     )
 
 
+@pytest.mark.slow
 def test_parts_are_of_one_draw(context_fit, monkeypatch):
     """How many groups and genes are drawn at a time changes nothing of what is held, and no group's draws."""
     labels = ["GENE1", "GENE3", "GENE11"]
@@ -186,6 +190,7 @@ def test_parts_are_of_one_draw(context_fit, monkeypatch):
     assert not (other["mean"] == parts["mean"]).all()
 
 
+@pytest.mark.slow
 def test_many_genes_are_drawn_in_parts(context_fit, monkeypatch):
     """Targets in any part are tilted: their variance is larger than without."""
     monkeypatch.setattr("distpert.predictions.blocks.BLOCK_GENES", 5)

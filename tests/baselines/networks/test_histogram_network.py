@@ -147,6 +147,7 @@ def test_mean_of_curves_that_end_early():
     np.testing.assert_allclose(mean_curve([np.array([3.0, 1.0, 2.0]), np.array([4.0])]), [3.5, 2.5, 3.0])
 
 
+@pytest.mark.slow
 def test_embedding_that_tells_all():
     screen = distpert.simulate(
         n_perturbations=60, n_unseen=1, n_genes=8, n_cells=200, embedding_dim=1, explained_share=0.99, seed=0
@@ -177,6 +178,7 @@ def two_days():
     return distpert.count_histograms(adata, context_key="day"), embeddings
 
 
+@pytest.mark.slow
 def test_before_training_each_context_has_its_pooled_histogram(two_days):
     histograms, embeddings = two_days
     shares = TrainingShares(histograms)

@@ -48,6 +48,7 @@ def test_parameters_are_recovered(zero_inflated):
     np.testing.assert_allclose(found, truth, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zero_inflated", [False, True])
 def test_predictions(tiny, zero_inflated):
     options = {"hidden": ((8,),), "learning_rates": (1e-3,), "dropouts": (0.1,), "decays": (0.01,), "max_epochs": 3}
