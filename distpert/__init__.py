@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from distpert.model.optimization import Optimization
     from distpert.model.priors import Priors
     from distpert.posterior.posterior import Posterior
-    from distpert.predictions.base import BasePrediction, HistogramPrediction, MomentPrediction
+    from distpert.predictions.base import BasePrediction
     from distpert.predictions.conformal import ConformalPrediction, conformalize
+    from distpert.predictions.histogram_prediction import HistogramPrediction
+    from distpert.predictions.moment_prediction import MomentPrediction
     from distpert.predictions.prediction import Prediction
     from distpert.predictions.prior import PriorPrediction
 
@@ -87,8 +89,8 @@ _SUBMODULES = ("baselines", "datasets", "plots", "scores", "statistics")
 _MODULE = {
     "BasePrediction": "distpert.predictions.base",
     "Embeddings": "distpert.embeddings.vectors",
-    "HistogramPrediction": "distpert.predictions.base",
-    "MomentPrediction": "distpert.predictions.base",
+    "HistogramPrediction": "distpert.predictions.histogram_prediction",
+    "MomentPrediction": "distpert.predictions.moment_prediction",
     "Posterior": "distpert.posterior.posterior",
     "ScreenKeys": "distpert.histograms.keys",
     "Fit": "distpert.fitting.fitted",

@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 
 from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
-from distpert.predictions.base import MomentPrediction
+from distpert.predictions.moment_prediction import MomentPrediction
 
 
 @runtime_checkable

@@ -19,9 +19,9 @@ from distpert.evaluation.intervals import (
 )
 from distpert.evaluation.scores import cramer
 from distpert.histograms.moments import moments_of_cells
-from distpert.predictions.base import HistogramPrediction
 from distpert.predictions.blocks import Block, blocks, map_blocks
 from distpert.predictions.conformal import ConformalPrediction
+from distpert.predictions.histogram_prediction import HistogramPrediction
 
 Forecast: TypeAlias = HistogramPrediction | ConformalPrediction
 SPREAD_LEVEL = 0.5  # the width of this interval measures the uncertainty of a perturbation

@@ -20,7 +20,7 @@ from distpert.evaluation.scores import (
     wasserstein_floor,
 )
 from distpert.histograms.moments import MOMENTS, histogram_moments
-from distpert.predictions.base import Answers
+from distpert.predictions.moment_prediction import Answers
 
 FEWEST_FOR_CEILINGS = 4  # the Cramér distance needs two cells in each half
 _ROUNDING = 1e-12  # for skewness and kurtosis, which have no units

@@ -12,8 +12,8 @@ from distpert._shared.symbols import check_known
 from distpert.evaluation.intervals import SAME
 from distpert.histograms.observed import observed_cells
 from distpert.histograms.statistics import named_statistic
-from distpert.predictions.base import HistogramPrediction, check_histograms
 from distpert.predictions.blocks import Block
+from distpert.predictions.histogram_prediction import HistogramPrediction, check_histograms
 
 if TYPE_CHECKING:
     import xarray as xr

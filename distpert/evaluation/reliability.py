@@ -16,8 +16,8 @@ from distpert.evaluation.resampling import quantile_strata
 from distpert.histograms.moments import MOMENTS
 from distpert.histograms.observed import observed_cells
 from distpert.model.kernels import distances
-from distpert.predictions.base import MomentPrediction
 from distpert.predictions.conformal import ConformalPrediction
+from distpert.predictions.moment_prediction import MomentPrediction
 from distpert.predictions.prediction import Prediction
 from distpert.training.groups import TrainingGroups
 from distpert.training.seen_cells import warn_of_training_cells

@@ -14,7 +14,7 @@ from distpert.evaluation.group_scores import Cells, Scale, average_scores, ceili
 from distpert.histograms.moments import EXPRESSION, MOMENTS
 from distpert.histograms.observed import observed_cells
 from distpert.model.design import target_indices
-from distpert.predictions.base import MomentPrediction
+from distpert.predictions.moment_prediction import MomentPrediction
 from distpert.training.groups import TrainingGroups
 from distpert.training.seen_cells import warn_of_training_cells
 

@@ -9,7 +9,7 @@ from distpert.histograms.moments import EXPRESSION
 from distpert.histograms.observed import observed_cells
 from distpert.plots.selection import control_histograms, group_name
 from distpert.plots.style import CONTROL, OBSERVED, PREDICTED, axes_or_new
-from distpert.predictions.base import HistogramPrediction, check_histograms
+from distpert.predictions.histogram_prediction import HistogramPrediction, check_histograms
 
 if TYPE_CHECKING:
     from anndata import AnnData

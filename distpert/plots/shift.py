@@ -12,7 +12,7 @@ from distpert._shared.symbols import check_known
 from distpert.histograms.moments import MOMENTS, histogram_moments
 from distpert.plots.selection import check_moment, control_histograms
 from distpert.plots.style import MOMENT_LABELS, axes_or_new
-from distpert.predictions.base import MomentPrediction
+from distpert.predictions.moment_prediction import MomentPrediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,8 +20,9 @@ from distpert._shared.labels import listed
 from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.moments import moments_of_cells
 from distpert.histograms.observed import observed_cells
-from distpert.predictions.base import BasePrediction, MomentPrediction
+from distpert.predictions.base import BasePrediction
 from distpert.predictions.blocks import Block, blocks, map_blocks
+from distpert.predictions.moment_prediction import MomentPrediction
 
 if TYPE_CHECKING:
     from anndata import AnnData

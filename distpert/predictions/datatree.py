@@ -11,7 +11,7 @@ from distpert._shared.arguments import check_type
 from distpert.histograms.moments import EXPRESSION, MOMENTS, moments_of_cells
 from distpert.histograms.observed import observed_cells
 from distpert.histograms.statistics import attributes
-from distpert.predictions.base import HistogramPrediction
+from distpert.predictions.histogram_prediction import HistogramPrediction
 from distpert.predictions.likelihood import log_likelihood
 from distpert.predictions.posterior_draws import PosteriorDraws
 from distpert.predictions.prior import PriorPrediction

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert._shared.arguments import check_count, check_seed
-from distpert.predictions.base import Answers, HistogramPrediction, MomentPrediction
 from distpert.predictions.blocks import Block
 from distpert.predictions.draws import REPLICATE, sample_replicates
+from distpert.predictions.histogram_prediction import HistogramPrediction
+from distpert.predictions.moment_prediction import Answers, MomentPrediction
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from distpert.embeddings.vectors import Embeddings
 from distpert.posterior.posterior import Posterior
-from distpert.predictions.base import HistogramPrediction
 from distpert.predictions.blocks import Block
 from distpert.predictions.draws import (
     HISTOGRAM,
@@ -20,6 +19,7 @@ from distpert.predictions.draws import (
     sample_replicates,
     softmax,
 )
+from distpert.predictions.histogram_prediction import HistogramPrediction
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -20,9 +20,9 @@ from distpert.model.generative import Batch, Data, Design, model
 from distpert.model.kernels import kernel_between
 from distpert.model.priors import Priors
 from distpert.posterior.posterior import Posterior
-from distpert.predictions.base import HistogramPrediction
 from distpert.predictions.blocks import Block, Result, blocks, map_blocks
 from distpert.predictions.draws import HISTOGRAM, REPLICATE, sample_histograms, sample_replicates
+from distpert.predictions.histogram_prediction import HistogramPrediction
 
 # Sites that are stored. The others have a value for each gene and bin; they are drawn again, the same, when needed.
 _STORED = ("explained_share", "response", "tilt_mean", "tilt_scale", "on_target", "log_concentration")

@@ -11,7 +11,7 @@ from distpert import baselines
 from distpert.baselines import BASELINES
 from distpert.baselines.protocol import Baseline, Predictor
 from distpert.histograms.histograms import Histograms
-from distpert.predictions.base import HistogramPrediction
+from distpert.predictions.histogram_prediction import HistogramPrediction
 
 OWN = ("control", "pooled", "additive", "pooled_mean", "ridge", "gaussian_process")
 

@@ -8,10 +8,10 @@ import pytest
 
 import distpert
 from distpert.baselines import PointPrediction
-from distpert.predictions.base import Answers, MomentPrediction, quantiles_of_moments
 from distpert.predictions.blocks import Block
 from distpert.predictions.cell_numbers import numbers_of_cells
 from distpert.predictions.draws import sample_histograms, sample_replicates
+from distpert.predictions.moment_prediction import Answers, MomentPrediction, quantiles_of_moments
 from distpert.training.groups import TrainingGroups
 
 NUMBER = {"P": 0, "Q+R": 1, "context1": 0, "context0": 1}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distpert.histograms.moments import MOMENTS, histogram_moments
-from distpert.predictions.base import HistogramPrediction
+from distpert.predictions.histogram_prediction import HistogramPrediction
 from distpert.predictions.point import MeanPrediction, PointPrediction
 
 LABELS = ("A", "C+D", "E")
