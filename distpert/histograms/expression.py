@@ -16,6 +16,7 @@ LARGEST_MULTIPLE = 50  # rounding in single precision hides larger whole multipl
 NEAR_WHOLE = 0.01
 FEWEST_MULTIPLES = 50  # with fewer values, the share of whole multiples is too uncertain
 SHARE_OF_COUNTS = 0.9  # at this share of whole multiples or more, values come from counts
+_FACTORS = (0.05, 1e4)  # of counts before the first logarithm; below, two logarithms are nearly one
 DEPTH_VARIES = 0.25  # above this coefficient of variation of the depth of cells, counts were not normalized
 
 
@@ -169,6 +170,9 @@ def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
         if _share_whole(counts[counts > 0]) > SHARE_OF_COUNTS and _variation_of_depth(counts) > DEPTH_VARIES:
             return "look like log1p of counts that were not normalized"
         return ""
+    multiples = np.concatenate([np.empty(0), *map(_multiples_before_two_logs, cells)])
+    if multiples.size >= FEWEST_MULTIPLES and _share_whole(multiples) >= SHARE_OF_COUNTS:
+        return "look like log1p of normalized counts that was normalized and logged again"
     return ""
 
 
@@ -193,6 +197,28 @@ def _multiples(cells: NDArray[np.float64], to_counts: Callable) -> NDArray[np.fl
     with np.errstate(over="ignore", invalid="ignore"):  # expm1 twice of large values is infinite
         ratios = to_counts(cells[positive]) / np.repeat(to_counts(smallest), positive.sum(axis=1))
     return ratios[(ratios > 1 + NEAR_WHOLE) & (ratios < LARGEST_MULTIPLE)]
+
+
+def _multiples_before_two_logs(cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    r"""Return the counts of a cell that was normalized and logged twice, if it was; without those that are used up.
+
+    Then :math:`v = e^x - 1 = a \log(1 + s k)` with the counts k and two unknown factors of the cell. The two smallest
+    values are taken for the counts 1 and 2, which fixes s: :math:`v_2 / v_1 = \log(1 + 2 s) / \log(1 + s)`, and the
+    other values give :math:`k = ((1 + s)^{v / v_1} - 1) / s`.
+    """
+    from scipy.optimize import brentq
+
+    values = np.expm1(cell[cell > 0])
+    distinct = np.unique(values.astype(np.float32)).astype(np.float64)
+    if len(distinct) < 4:
+        return np.empty(0)
+    least, ratio = distinct[0], distinct[1] / distinct[0]
+    low, high = (np.log1p(2 * s) / np.log1p(s) for s in _FACTORS)
+    if not high < ratio < low:
+        return np.empty(0)
+    s = brentq(lambda s: np.log1p(2 * s) / np.log1p(s) - ratio, *_FACTORS)
+    counts = np.expm1(np.minimum(values / least * np.log1p(s), 50)) / s
+    return counts[(counts > 2 + NEAR_WHOLE) & (counts < LARGEST_MULTIPLE)]
 
 
 def _variation_of_depth(counts: NDArray[np.float64]) -> float:

@@ -1,6 +1,6 @@
 """What every prediction is and does: the base of the contract that scores, calibration, checks and plots rely on.
 
-`BasePrediction` has labels, blocks and a `summary`. `MomentPrediction` adds draws of moments, `HistogramPrediction` adds
+`BasePrediction` has labels, blocks and a `summary`. `MomentPrediction` adds draws of moments, and `HistogramPrediction`
 draws of whole histograms. A model of your own is a subclass of `HistogramPrediction` with the two methods `draw` and
 `select_position`.
 """
@@ -252,7 +252,8 @@ class BasePrediction(ABC):
 
     def in_contexts(self) -> str:
         """Name the contexts for a print-out; "" if there is no context key."""
-        return f", contexts {', '.join(self.contexts)}" if self.training.context_key else ""
+        key = self.training.context_key
+        return f", {key}: {', '.join(self.contexts)}" if key else ""
 
 
 def quantile_levels(ci_prob: float) -> list[float]:

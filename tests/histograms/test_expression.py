@@ -41,6 +41,14 @@ SCALES = {
     "not logged, large": (lambda c: _normal(c, 1e4), "reach {largest:g} and are not logarithms"),
     "not logged, small": (lambda c: _normal(c, 50), "look like counts that are not logged"),
     "logged twice": (lambda c: np.log1p(np.log1p(_normal(c, 1e4))), "look like log1p taken twice"),
+    "normalized and logged twice": (
+        lambda c: np.log1p(_normal(np.log1p(_normal(c, 1e4)), 1e4)),
+        "look like log1p of normalized counts that was normalized and logged again",
+    ),
+    "logged, then normalized and logged": (
+        lambda c: np.log1p(_normal(np.log1p(c), 1e3)),
+        "look like log1p of normalized counts that was normalized and logged again",
+    ),
     "square roots": (lambda c: np.sqrt(c), "look like square roots of counts"),
     "square roots, normalized": (lambda c: np.sqrt(_normal(c, 1e3)), "look like square roots of counts"),
     "log2": (

@@ -97,7 +97,7 @@ def test_interval_of_bins(by_day):
 
 def test_repr(by_day, mean_only):
     assert repr(by_day) == (
-        "PointPrediction: a histogram of 6 bins for each of 3 perturbations (2 in training) × 4 genes, contexts d1, d3"
+        "PointPrediction: a histogram of 6 bins for each of 3 perturbations (2 in training) × 4 genes, day: d1, d3"
     )
     assert repr(mean_only) == "MeanPrediction: a mean for each of 3 perturbations (2 in training) × 4 genes"
 

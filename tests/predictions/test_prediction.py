@@ -109,7 +109,7 @@ def test_one_context_keeps_its_dimension(context_fit, by_context):
 
 def test_repr(mixed, by_context):
     assert repr(mixed) == "Prediction: 4 perturbations (1 in training) × 12 genes, 60 draws"
-    assert repr(by_context).endswith("14 genes, 60 draws, contexts context0, context1")
+    assert repr(by_context).endswith("14 genes, 60 draws, context: context0, context1")
 
 
 # --------------------------------------------------------------------------------------------------------- histograms
