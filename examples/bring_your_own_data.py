@@ -23,15 +23,16 @@ from sklearn.pipeline import make_pipeline
 import distpert
 from distpert.plots import plot_histogram
 
+folder = Path("byod")  # the folder with your files
+
 QUICK = bool(os.environ.get("DISTPERT_QUICK"))
-num_draws = 100 if QUICK else 400
 
 
 def write_files(folder: Path) -> None:
     """Write a real screen as raw files, in place of your own.
 
     Knock-outs, cells and the counts of 103 genes come from RENGE (Ishikawa et al. 2023), with days 4 and 5 as two
-    libraries. Everything that the publication lacks is simulated: unequal sequencing depth, the rest of the
+    libraries, A and B. Everything that the publication lacks is simulated: unequal sequencing depth, the rest of the
     transcriptome (genes SIM1 to SIM120), names of guides, and cells with no guide or with two.
     """
     rng = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def write_files(folder: Path) -> None:
     counts = hstack([genes, csr_matrix(rest)], format="csr", dtype=np.int32)
     counts.eliminate_zeros()
 
-    barcodes = ["".join(rng.choice(list("ACGT"), 16)) + "-" + day for day in screen.obs["day"]]
+    barcodes = ["".join(rng.choice(list("ACGT"), 16)) + "-" + {"4": "1", "5": "2"}[day] for day in screen.obs["day"]]
     target = screen.obs["perturbation"].astype(str).replace("control", "NT").to_numpy()
     guides = np.array(
         [f"{name}_{number}" for name, number in zip(target, rng.integers(1, 4, len(target)), strict=True)]
@@ -71,7 +72,6 @@ def write_files(folder: Path) -> None:
     screen.uns["embeddings"].rename({"POU5F1": "OCT4"}).to_csv(folder / "embeddings.csv", float_format="%.5f")
 
 
-folder = Path("byod")
 write_files(folder)
 
 # 1. Read the counts.
@@ -92,58 +92,63 @@ print(f"Leaving out {has_none.sum():,} cells without a guide and {has_many.sum()
 is_single = ~(has_none | has_many)
 adata, calls = adata[is_single].copy(), calls[is_single]
 adata.obs["target"] = calls["feature_call"].str.rsplit("_", n=1).str[0].replace("NT", "non-targeting")
-adata.obs["library"] = adata.obs_names.str.split("-").str[1]
+adata.obs["library"] = adata.obs_names.str.split("-").str[1].map({"1": "A", "2": "B"})  # cells of day 4, of day 5
 print(adata.obs["target"].value_counts().to_string(), "\n")
 
 # 3. Normalize, and keep genes with counts in more than 5 % of the cells.
-adata.layers["counts"] = adata.X.copy()
-adata.X = adata.X.multiply(1e4 / adata.X.sum(axis=1)).tocsr().log1p().astype(np.float32)
-adata = adata[:, adata.layers["counts"].getnnz(axis=0) > 0.05 * adata.n_obs].copy()
+if "counts" not in adata.layers:
+    adata.layers["counts"] = adata.X.copy()
+counts = adata.layers["counts"]
+totals = np.asarray(counts.sum(axis=1)).reshape(-1, 1)
+adata.X = counts.multiply(1e4 / totals).tocsr().log1p().astype(np.float32)
+adata = adata[:, counts.getnnz(axis=0) > 0.05 * adata.n_obs].copy()
 
 # 4. Read the embeddings, and check that they cover the perturbed genes.
 embeddings = distpert.read_embeddings(folder / "embeddings.csv")
 targets = sorted(set(adata.obs["target"]) - {"non-targeting"})
 print("Perturbed genes without an embedding:", [gene for gene in targets if gene not in embeddings.index])
-embeddings = distpert.read_embeddings(folder / "embeddings.csv", rename={"OCT4": "POU5F1"})  # the file has an alias
+# The file has an alias.
+embeddings = distpert.read_embeddings(folder / "embeddings.csv", rename={"OCT4": "POU5F1"})
 print("After renaming OCT4:", [gene for gene in targets if gene not in embeddings.index], "\n")
 
 # 5. Fit, and predict an unseen knock-out and a pair.
 keys = {"perturbation_key": "target", "control": "non-targeting", "context_key": "library"}
 fit = distpert.fit(adata, embeddings, **keys)
 print(fit, "\n")
-prediction = fit.predict(["SALL4", "NANOG+SOX2"], context="5", num_draws=num_draws)
+prediction = fit.predict(["SALL4", "NANOG+SOX2"], context="B")
 print(prediction)
 
 # 6. A table: predicted moments of every gene, and the moments of the control cells.
 summary = prediction.summary(ci_prob=0.9).to_dataframe()[["mean", "variance", "skewness", "kurtosis"]]
 table = summary.unstack("statistic").droplevel("context")
 table.columns = [f"{moment} {statistic}" for moment, statistic in table.columns]
-control = fit.control_moments().sel(context="5").to_dataframe().drop(columns="context")
+control = fit.control_moments().sel(context="B").to_dataframe().drop(columns="context")
 table = table.join(control.add_suffix(" control"), on="gene")
 table.to_csv("predictions.csv", float_format="%.4f")
-shift = (table["mean median"] - table["mean control"]).abs() / table["variance control"] ** 0.5
+variance = table["variance control"].where(lambda value: value > 0)  # a gene that no control cell expresses has 0
+shift = (table["mean median"] - table["mean control"]).abs() / variance**0.5
 largest = {label: shift[label].nlargest(3).index.tolist() for label in prediction.perturbations}
 columns = ["mean control", "mean median", "mean lower", "mean upper"]
 for label, genes in largest.items():
     print(f"\n{label}: genes with the largest shift of the mean, with 90 % intervals")
     print(table.loc[label].loc[genes, columns].round(3).to_string())
 
-# 7. A picture.
+# A picture.
 figure, axes = plt.subplots(2, 3, figsize=(10, 6), layout="constrained")
 for row, (label, genes) in zip(axes, largest.items(), strict=True):
     for ax, gene in zip(row, genes, strict=True):
         plot_histogram(prediction, label, gene, ax=ax).get_legend().remove()
         ax.set_ylim(0, 1.05 * ax.dataLim.ymax)  # no room for legends, as one below serves all panels
-        ax.set_title(f"{gene}, {label} knocked out", fontsize="medium")
+        ax.set_title(f"{gene}, {label} perturbed", fontsize="medium")
 figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 figure.savefig("bring_your_own_data.png", dpi=150)
 
-# 8. Keep the fit.
+# Keep the fit.
 fit.save("fit.nc")
-again = distpert.load("fit.nc").predict(["SALL4", "NANOG+SOX2"], context="5", num_draws=num_draws)
+again = distpert.load("fit.nc").predict(["SALL4", "NANOG+SOX2"], context="B")
 print("\nThe loaded fit predicts the same:", again.histogram().equals(prediction.histogram()))
 
-# 9. Embeddings of your own descriptions.
+# Embeddings of your own descriptions.
 DESCRIPTIONS = {
     "ETS2": "ETS family transcription factor, target of MAP kinase signaling, needed in trophoblast development",
     "ETV4": "ETS family transcription factor of the PEA3 group, activated by FGF signaling, branching of organs",
@@ -182,11 +187,11 @@ class WordCounts:
         return self.pipeline.transform(texts)
 
 
+# A real encoder: "sentence-transformers/all-MiniLM-L6-v2", or a SentenceTransformer that you loaded.
 encoder = WordCounts(list(DESCRIPTIONS.values()))
-# With a real encoder: encoder = "sentence-transformers/all-MiniLM-L6-v2", or a SentenceTransformer that you loaded.
 text = distpert.embed_text(DESCRIPTIONS, encoder)
 fit_text = distpert.fit(adata, text, **keys)
-prediction_text = fit_text.predict("SALL4", context="5", num_draws=num_draws)
+prediction_text = fit_text.predict("SALL4", context="B")
 means = [one.summary()["mean"].sel(perturbation="SALL4", statistic="median") for one in (prediction, prediction_text)]
 print(
     "\nExpected R² for the response of a held-out perturbation: "
