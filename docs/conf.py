@@ -17,6 +17,9 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
 ]
+templates_path = ["_templates"]
+default_role = "py:obj"
+smartquotes = False  # readers copy values such as "log"
 exclude_patterns = ["_build", "generated/.*", "conftest.py"]
 
 html_theme = "furo"
@@ -30,6 +33,8 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
+# Names that differ only in case would be one file on some systems.
+autosummary_filename_map = {"distpert.Fit": "distpert.Fit-class"}
 autodoc_typehints = "none"  # numpydoc shows the types
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "inherited-members": "object, tuple, Distribution, ABC"}

@@ -68,7 +68,9 @@ print(results["coverage"].sel(level=0.9).to_pandas().round(3).to_string(), "\n")
 # Methods are compared on the same perturbations, so a resample has the same perturbations for all methods.
 print("Interval score at 0.9 relative to that of distpert, with a 95 % band")
 score = {name: t["interval_score_by_perturbation"].sel(level=0.9) for name, t in pooled_over_folds.items()}
-drawn = xr.DataArray(np.random.default_rng(0).integers(100, size=(1000, 100)), dims=("resample", "perturbation"))
+n_perturbations = score["distpert"].sizes["perturbation"]
+drawn = np.random.default_rng(0).integers(n_perturbations, size=(1000, n_perturbations))
+drawn = xr.DataArray(drawn, dims=("resample", "perturbation"))
 for name in list(score)[1:]:
     ratio = score[name].mean("perturbation") / score["distpert"].mean("perturbation")
     again, of_distpert = (score[key].isel(perturbation=drawn).mean("perturbation") for key in (name, "distpert"))

@@ -7,8 +7,8 @@ Write a frozen dataclass with the settings of the method, a ``name`` and a ``fit
 - ``fit`` gets only the training counts, already in the bins of the predictions. Start it with
   ``embeddings = check_training(histograms, embeddings)``, which takes embeddings in any form.
 - A ``predict`` of your own passes its arguments to `requested_labels` and `requested_contexts`. Wrong labels and
-  contexts then raise the same errors as in `Fit.predict`. It returns a `PointPrediction`, or a `MeanPrediction` if the
-  method predicts means only.
+  contexts then raise the same errors as in `Fit.predict`. It returns a `PointPrediction`, a `MeanPrediction` if the
+  method predicts means only, or a prediction of your own.
 - The same seed gives the same fit. A prediction must not depend on what else is predicted with it.
 """
 
@@ -52,7 +52,9 @@ class Predictor(Protocol):
 
         Returns
         -------
-        PointPrediction or MeanPrediction
+        MomentPrediction
+            A `PointPrediction`, a `MeanPrediction`, or a subclass of your own of `distpert.HistogramPrediction` or
+            `distpert.MomentPrediction`.
 
         Raises
         ------

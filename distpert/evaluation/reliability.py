@@ -52,12 +52,13 @@ def calibration(
 
     Intervals are for the moments of as many cells as were observed (`Prediction.moments` with ``n_cells``). Averages
     are over the genes of a group (a perturbation in a context), and over groups. Bands are 95 % bands from resampling
-    perturbations, because the genes of one perturbation are dependent. They are pointwise unless called simultaneous.
+    perturbations, because the genes of one perturbation are dependent. They are for one number at a time, except for the
+    band of all bars.
 
     Parameters
     ----------
     prediction : HistogramPrediction or ConformalPrediction
-        Prediction of a `Fit`, of a baseline with histograms, or of `conformalize`.
+        Prediction of a `Fit`, of a baseline or model of your own with histograms, or of `conformalize`.
     adata : AnnData or Histograms
         Held-out cells, or their histograms, as in `score`.
     levels : float or sequence of float
@@ -81,19 +82,20 @@ def calibration(
 
         - ``coverage``, ``width``, ``interval_score`` (moment, level), with bands ``_lower`` and ``_upper``.
         - ``pit`` (moment, pit_bin) and ``pit_cells`` (pit_bin): densities of the probability integral transforms of
-          moments and of single cells, 1 everywhere if calibrated. ``_lower`` and ``_upper`` are the band around 1 that
-          covers each bar of a calibrated prediction with probability 95 %.
+          moments and of single cells, 1 everywhere if calibrated. ``_lower`` and ``_upper`` are the band of each bar: it
+          is around 1 and covers each bar of a calibrated prediction with probability 95 %.
         - ``pit_simultaneous_lower``, ``pit_simultaneous_upper`` (moment, pit_bin), ``pit_p_value`` (moment); the same
-          for single cells with ``pit_cells``. The simultaneous band covers all bars of a calibrated prediction at once
-          with probability 95 %. The p-value is for the hypothesis of a flat density.
+          for single cells with ``pit_cells``. This band of all bars covers all bars of a calibrated prediction at once
+          with probability 95 %. The p-value is for the hypothesis of a flat density, with the fit taken as given. There
+          are five p-values: correct for their number.
         - ``coverage_by_stratum`` with its band (stratifier, stratum, moment, level), ``mean_by_stratum`` and
           ``n_perturbations_by_stratum`` (stratifier, stratum). The stratifiers are ``effect_size``, the Cramér distance
           between held-out cells and controls, corrected for the sampling of both; ``n_cells``; ``expression``, the mean
           of each gene in the context's controls; ``distance``, the Euclidean distance from the embedding of the nearest
           training perturbation; and ``spread``.
         - ``selective_risk`` with its band (share): ``cramer`` of this share of the perturbations, those with the least
-          ``spread``, divided by ``cramer`` of all. Only for a posterior. NaN, with a warning, if the latter is not
-          above 0.
+          ``spread``, divided by ``cramer`` of all. Only for predictions with more than one draw of the distribution, as
+          is ``spread``. NaN, with a warning, if the latter is not above 0.
 
         Values by perturbation, (…, perturbation, [context]), which `combine_calibrations` pools: the first five
         variables with ``_by_perturbation``, ``coverage_by_expression`` (moment, level, stratum, …), ``expression``
@@ -129,7 +131,8 @@ def calibration(
     -----
     Coverage is averaged over the randomization of the transform. For a calibrated prediction it equals the level, for
     any number of draws and ties. Widths and scores use quantiles of the draws, which reach a level only with
-    (1 + level) / (1 − level) draws. Conformal intervals include their ends. The effect size is measured on the same
+    (1 + level) / (1 − level) draws. Conformal intervals include their ends; otherwise a tie counts in part. Widths and
+    scores are averages over genes, in units of the moment: genes with much variation dominate. The effect size is measured on the same
     cells: even for a calibrated prediction, coverage is lower where the measured effect is large, and higher where it
     is small. Bands take the fit as given.
 

@@ -16,7 +16,7 @@ Counts = NDArray[np.integer] | NDArray[np.floating]
 
 
 def negative_log_likelihood(probs: Array, counts: Counts) -> Array:
-    r"""Mean negative log probability of the bins of the cells, in nats a cell.
+    r"""Mean negative log probability of the bins of the cells, in nats per cell.
 
     .. math:: -\tfrac1n \sum_b n_b \log p_b
 

@@ -48,8 +48,8 @@ def count_histograms(
         Column of ``adata.obs`` with the labels ``A``, ``A+B``, ``A+ctrl`` or the control label. Cells without a label
         are left out.
     control : str
-        Label of the control cells. One of the usual labels (``control``, ``ctrl``, ``non-targeting``, upper or lower case) also
-        stands for another one of them, if that is the only one in the data.
+        Label of the control cells. One of the usual labels (``control``, ``ctrl``, ``non-targeting``, upper or lower
+        case) also stands for another one of them, if that is the only one in the data.
     context_key : str, optional
         Column of ``adata.obs`` with a context such as day, batch or cell line.
     layer : str, optional

@@ -80,7 +80,8 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
     keys
         Names of columns, and the control label. Labels are ``A``, ``A+B``, ``A+ctrl`` or the control label. Cells
         without a label are left out, with a warning. One of the usual control labels (``control``, ``ctrl``,
-        ``non-targeting``, upper or lower case) also stands for another one of them, if that is the only one in the data.
+        ``non-targeting``, upper or lower case) also stands for another one of them, if that is the only one in the
+        data.
     fallback_control
         Label of the control cells if no cell has the label ``keys.control``. For held-out cells, among which there may
         be no control cells.

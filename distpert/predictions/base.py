@@ -70,7 +70,8 @@ class BasePrediction(ABC):
     seed: int = field(default=0, kw_only=True)
     progress_bar: bool = field(default=False, kw_only=True)
 
-    #: Kind of prediction: ``"posterior"``, ``"prior"``, ``"baseline"`` or ``"conformal"``.
+    #: Kind of prediction: ``"posterior"``, ``"prior"``, ``"baseline"`` or ``"conformal"``. It only names the prediction in
+    #: results and pictures; any text is accepted.
     kind: ClassVar[str]
 
     @abstractmethod
@@ -95,6 +96,8 @@ class BasePrediction(ABC):
     @abstractmethod
     def select_position(self, perturbation: int, context: int) -> Self:
         """Take out one perturbation in one context, by position, with the same draws.
+
+        A subclass that is a dataclass returns ``dataclasses.replace(self, perturbations=..., contexts=..., ...)``.
 
         Parameters
         ----------
@@ -241,7 +244,22 @@ class BasePrediction(ABC):
         return summary.assign_coords(statistic=list(STATISTICS)).assign_attrs(ci_prob=ci_prob)
 
     def generator(self, block: Block, *purpose: int) -> np.random.Generator:
-        """Return the random generator of a block, which depends only on the seed, the labels and the purpose."""
+        """Return the random generator of a block.
+
+        Its stream depends on the seed, the labels, the purpose and the slice of genes, but not on what else is
+        predicted. For draws shared by all genes, fix the indices when the prediction is made.
+
+        Parameters
+        ----------
+        block : Block
+            One perturbation in one context, for a slice of the genes.
+        *purpose : int
+            Numbers that distinguish streams of the same block.
+
+        Returns
+        -------
+        numpy.random.Generator
+        """
         label, context = self.perturbations[block.perturbation], self.contexts[block.context]
         return block.generator(self.seed, label, context, *purpose)
 

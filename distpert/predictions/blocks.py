@@ -25,12 +25,28 @@ Result = TypeVar("Result")
 class Block:
     """One perturbation in one context, for a slice of the genes.
 
+    Predictions are computed block by block. The argument ``n_cells`` that goes with a block is the whole array
+    (perturbation, context) of the prediction: its entry for the block is
+    ``n_cells[block.perturbation, block.context]``.
+
     Attributes
     ----------
-    perturbation, context : int
-        Positions among the predicted perturbations and contexts.
+    perturbation : int
+        Position among the predicted perturbations, not among those of the training.
+    context : int
+        Position among the predicted contexts, not among those of the training.
     genes : slice
-        Slice of the genes.
+        Slice of the genes, to index arrays: ``values[..., block.genes, :]``.
+
+    See Also
+    --------
+    distpert.HistogramPrediction, distpert.BasePrediction.generator
+
+    Examples
+    --------
+    >>> block = Block(perturbation=0, context=1, genes=slice(0, 512))
+    >>> np.arange(24).reshape(2, 2, 6)[block.perturbation, block.context, block.genes]
+    array([ 6,  7,  8,  9, 10, 11])
     """
 
     perturbation: int
@@ -38,7 +54,23 @@ class Block:
     genes: slice
 
     def generator(self, seed: int, label: str, context: str, *purpose: int) -> np.random.Generator:
-        """Return a random generator that depends on the labels of this block, not on its position."""
+        """Return a random generator; see `distpert.BasePrediction.generator`.
+
+        It depends on the labels of this block, not on its position, and on the first gene of the slice.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the prediction.
+        label, context : str
+            Names of the perturbation and the context.
+        *purpose : int
+            Numbers that distinguish streams of the same block.
+
+        Returns
+        -------
+        numpy.random.Generator
+        """
         entropy = [seed, crc32(label.encode()), crc32(context.encode()), self.genes.start, *purpose]
         return np.random.default_rng(entropy)
 

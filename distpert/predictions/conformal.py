@@ -112,7 +112,12 @@ class ConformalPrediction(BasePrediction):
         Returns
         -------
         ndarray, shape (moment,)
-            Infinite if the quantile is a residual of a moment that was predicted not to vary at all.
+            Infinite if the predicted standard deviation was 0 for too many moments that varied.
+
+        Notes
+        -----
+        The weights of the K calibrating perturbations sum to K / (K + 1); the rest belongs to the new perturbation. It
+        is therefore the quantile of the residuals at level · (K + 1) / K: for K = 40, .95 becomes .974.
 
         Raises
         ------
@@ -225,7 +230,7 @@ def conformalize(
     Notes
     -----
     **Guaranteed**: if the calibrating perturbations and a new one are exchangeable, a random gene of the new one lies
-    in its interval with a probability of at least the level, on average over calibrating and new perturbations.
+    in its interval with a probability of at least the level, on average over calibrating and new perturbations together.
 
     **Not guaranteed**: this coverage for each gene, each perturbation, each stratum, or for the given K calibrating
     perturbations. With few of them, coverage varies about the level. Combinations are not exchangeable with single

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class HistogramPrediction(MomentPrediction):
     """Base class of predictions with draws of whole histograms.
 
-    A subclass needs only `draw` and `select_position`. Attributes are those of `distpert.BasePrediction`.
+    A subclass needs only `draw` and `select_position`, and ``kind``, any text that names it. Attributes are those of
+    `distpert.BasePrediction`. The documentation page on baselines has a complete example, under "A model with draws".
 
     See Also
     --------
@@ -46,17 +47,23 @@ class HistogramPrediction(MomentPrediction):
     def draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.floating]:
         """Draw histograms of a block.
 
+        It is called for each block, in any order and more than once, and must return the same draws each time. Draw k
+        of one block belongs to draw k of every other block of the same perturbation and context.
+
         Parameters
         ----------
         block : Block
-            One perturbation in one context, for a slice of the genes.
+            One perturbation in one context, for a slice of the genes. Positions are among the predicted perturbations
+            and contexts.
         n_cells : ndarray, shape (perturbation, context), optional
-            If given, the histograms are those of this many cells from each drawn distribution.
+            If given, the histograms are those of this many cells from each drawn distribution. It is the whole array;
+            the entry of the block is ``n_cells[block.perturbation, block.context]``.
 
         Returns
         -------
         ndarray, shape (draw, gene, bin)
-            Histograms that sum to one.
+            Histograms that sum to one. With ``n_cells``, return float32, the precision of observed moments: ties
+            between drawn and observed moments are then exact.
         """
 
     def histogram_of_block(self, block: Block, loss: Literal["log", "wasserstein"]) -> NDArray[np.floating]:

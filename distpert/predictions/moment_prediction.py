@@ -65,10 +65,12 @@ class MomentPrediction(BasePrediction):
         Parameters
         ----------
         block : Block
-            One perturbation in one context, for a slice of the genes.
+            One perturbation in one context, for a slice of the genes. Positions are among the predicted perturbations
+            and contexts.
         n_cells : ndarray, shape (perturbation, context), optional
             If given, the moments are those of this many cells from each drawn distribution, otherwise those of the
-            distributions themselves.
+            distributions themselves. It is the whole array; the entry of the block is
+            ``n_cells[block.perturbation, block.context]``.
 
         Returns
         -------
