@@ -1,4 +1,5 @@
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -15,6 +16,21 @@ def test_public_name_resolves_is_listed_and_documented(name):
     assert name in dir(distpert)
     assert getattr(distpert, name) is value
     assert value.__doc__
+
+
+def public_objects():
+    for face in (distpert, distpert.baselines, distpert.plots, distpert.datasets, distpert.scores, distpert.statistics):
+        for name in face.__all__:
+            value = getattr(face, name)
+            if callable(value) and getattr(value, "__module__", "").startswith("distpert"):
+                yield pytest.param(value, id=f"{face.__name__}.{name}")
+
+
+@pytest.mark.parametrize("value", list(public_objects()))
+def test_public_functions_and_classes_have_examples_and_related_names(value):
+    sections = re.findall(r"^ *(\S[^\n]*)\n *-{3,}$", value.__doc__, re.MULTILINE)
+    assert "Examples" in sections
+    assert "See Also" in sections
 
 
 def test_every_lazy_name_is_public():

@@ -58,13 +58,17 @@ class Additive:
     ValueError
         If the scale is unknown, or ``prior_cells`` is not above 0.
 
+    See Also
+    --------
+    distpert.baselines.PooledHistogram, distpert.baselines.TrainingShares
+
     References
     ----------
     Ahlmann-Eltze, Huber & Anders (2025), Nature Methods, where deep networks do not beat the plain sum of mean shifts.
 
     Examples
     --------
-    >>> additive = Additive().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> additive = distpert.baselines.Additive().fit(histograms, embeddings)  # doctest: +SKIP
     >>> additive.predict("NANOG+SOX2").histogram()  # doctest: +SKIP
     """
 
@@ -86,6 +90,11 @@ class Additive:
         ------
         ValueError
             If a context has no control cells, or no training perturbation is of a single gene.
+
+        Examples
+        --------
+        >>> additive = distpert.baselines.Additive(scale="logit").fit(histograms, embeddings)  # doctest: +SKIP
+        >>> additive.predict(["NANOG", "SOX2"], context="5").summary(n_cells=300)  # doctest: +SKIP
         """
         embeddings = check_training(histograms, embeddings)
         singles = tuple(label for label in histograms.perturbations if len(genes_of(label)) == 1)

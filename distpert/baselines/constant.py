@@ -23,19 +23,29 @@ class ControlHistogram:
 
     with n the control cells of context c in bin b of gene g, N all control cells of the context, and B bins.
 
+    See Also
+    --------
+    distpert.baselines.PooledHistogram
+
     References
     ----------
     Ramakrishnan et al. (2025), arXiv:2507.02980.
 
     Examples
     --------
-    >>> ControlHistogram().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
+    >>> distpert.baselines.ControlHistogram().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "control"
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
-        """Take the control cells of each context; see `Baseline.fit`."""
+        """Take the control cells of each context; see `Baseline.fit`.
+
+        Examples
+        --------
+        >>> control = distpert.baselines.ControlHistogram().fit(histograms, embeddings)  # doctest: +SKIP
+        >>> control.predict(["NANOG", "SOX2"], context="5").histogram()  # doctest: +SKIP
+        """
         embeddings = check_training(histograms, embeddings, fewest=0)
         shares = TrainingShares(histograms)
         return _constant(self.name, histograms, embeddings, smooth(shares.control, shares.n_control))
@@ -50,19 +60,29 @@ class PooledHistogram:
     with n and N as in `ControlHistogram`, for training perturbation q. A context may have only control cells. It then
     gets its control histogram plus the shift from control to pooled, averaged over the other contexts.
 
+    See Also
+    --------
+    distpert.baselines.ControlHistogram, distpert.baselines.PooledMean
+
     References
     ----------
     Ramakrishnan et al. (2025), arXiv:2507.02980.
 
     Examples
     --------
-    >>> PooledHistogram().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
+    >>> distpert.baselines.PooledHistogram().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "pooled"
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
-        """Pool the perturbed cells of each context; see `Baseline.fit`."""
+        """Pool the perturbed cells of each context; see `Baseline.fit`.
+
+        Examples
+        --------
+        >>> pooled = distpert.baselines.PooledHistogram().fit(histograms, embeddings)  # doctest: +SKIP
+        >>> pooled.predict(["NANOG", "SOX2"], context="5").histogram()  # doctest: +SKIP
+        """
         embeddings = check_training(histograms, embeddings)
         return _constant(self.name, histograms, embeddings, TrainingShares(histograms).smoothed_pooled)
 
@@ -73,19 +93,29 @@ class PooledMean:
 
     Predicts means only: the means of the histograms of `PooledHistogram` before smoothing.
 
+    See Also
+    --------
+    distpert.baselines.PooledHistogram, distpert.baselines.Ridge
+
     References
     ----------
     Ramakrishnan et al. (2025), arXiv:2507.02980.
 
     Examples
     --------
-    >>> PooledMean().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
+    >>> distpert.baselines.PooledMean().fit(histograms, embeddings).predict("NANOG")  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "pooled_mean"
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> LabelPredictor:
-        """Average the perturbed cells of each context; see `Baseline.fit`."""
+        """Average the perturbed cells of each context; see `Baseline.fit`.
+
+        Examples
+        --------
+        >>> pooled = distpert.baselines.PooledMean().fit(histograms, embeddings)  # doctest: +SKIP
+        >>> pooled.predict(["NANOG", "SOX2"], context="5").moments()["mean"]  # doctest: +SKIP
+        """
         embeddings = check_training(histograms, embeddings)
         means = (TrainingShares(histograms).pooled * histograms.centers.to_numpy()).sum(axis=-1)
         return _constant(self.name, histograms, embeddings, means, "means")

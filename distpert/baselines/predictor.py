@@ -39,8 +39,11 @@ class LabelPredictor:
 
     Examples
     --------
-    >>> pooled = TrainingShares(histograms).smoothed_pooled  # doctest: +SKIP
-    >>> LabelPredictor("mine", histograms, embeddings, lambda label: pooled).predict("NANOG")  # doctest: +SKIP
+    >>> pooled = distpert.baselines.TrainingShares(histograms).smoothed_pooled  # doctest: +SKIP
+    >>> mine = distpert.baselines.LabelPredictor(  # doctest: +SKIP
+    ...     "mine", histograms, embeddings, lambda label: pooled
+    ... )
+    >>> mine.predict("NANOG")  # doctest: +SKIP
     """
 
     name: str
@@ -59,7 +62,13 @@ class LabelPredictor:
     def predict(
         self, perturbations: str | Sequence[str], *, context: str | Sequence[str] | None = None, seed: int = 0
     ) -> PointPrediction | MeanPrediction:
-        """Predict histograms or means of all genes; see `Predictor.predict`."""
+        """Predict histograms or means of all genes; see `Predictor.predict`.
+
+        Examples
+        --------
+        >>> predictor = distpert.baselines.PooledHistogram().fit(histograms, embeddings)  # doctest: +SKIP
+        >>> predictor.predict(["NANOG", "NANOG+SOX2"], context="5").histogram()  # doctest: +SKIP
+        """
         labels = requested_labels(perturbations, self.training, self.embeddings)
         contexts = requested_contexts(context, self.training)
         rows = [self.training.contexts.index(name) for name in contexts]

@@ -32,7 +32,8 @@ class Predictor(Protocol):
 
     Examples
     --------
-    >>> isinstance(PooledHistogram().fit(histograms, embeddings), Predictor)  # doctest: +SKIP
+    >>> predictor = distpert.baselines.PooledHistogram().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> isinstance(predictor, distpert.baselines.Predictor)  # doctest: +SKIP
     True
     """
 
@@ -74,9 +75,15 @@ class Predictor(Protocol):
 class Baseline(Protocol):
     """A method and its settings: any object with this ``name`` and ``fit``.
 
+    See Also
+    --------
+    distpert.baselines.Predictor : what a fit returns.
+    distpert.baselines.BASELINES : the baselines of distpert, by name.
+    distpert.cross_validate : compares baselines with the model.
+
     Examples
     --------
-    >>> isinstance(PooledHistogram(), Baseline)  # doctest: +SKIP
+    >>> isinstance(distpert.baselines.PooledHistogram(), distpert.baselines.Baseline)  # doctest: +SKIP
     True
     """
 
@@ -113,6 +120,6 @@ class Baseline(Protocol):
         Examples
         --------
         >>> histograms = distpert.count_histograms(adata, context_key="day")  # doctest: +SKIP
-        >>> predictor = PooledHistogram().fit(histograms, embeddings)  # doctest: +SKIP
+        >>> predictor = distpert.baselines.PooledHistogram().fit(histograms, embeddings)  # doctest: +SKIP
         """
         ...

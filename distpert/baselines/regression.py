@@ -51,13 +51,17 @@ class Ridge:
     ValueError
         If there is no penalty, or one is not above 0.
 
+    See Also
+    --------
+    distpert.baselines.GaussianProcess, distpert.baselines.MeanNetwork
+
     References
     ----------
     In the manner of GenePert (Chen & Zou 2024), which regresses on text embeddings of genes.
 
     Examples
     --------
-    >>> ridge = Ridge().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> ridge = distpert.baselines.Ridge().fit(histograms, embeddings)  # doctest: +SKIP
     >>> ridge.predict("NANOG").moments()["mean"]  # doctest: +SKIP
     """
 
@@ -80,6 +84,11 @@ class Ridge:
         -----
         UserWarning
             If training perturbations have no embedding. The warning names them.
+
+        Examples
+        --------
+        >>> ridge = distpert.baselines.Ridge(penalties=(1.0, 10.0)).fit(histograms, embeddings)  # doctest: +SKIP
+        >>> ridge.predict(["NANOG", "SOX2"], context="5").moments()["mean"]  # doctest: +SKIP
         """
         from sklearn.linear_model import RidgeCV
         from sklearn.pipeline import make_pipeline
@@ -116,13 +125,17 @@ class GaussianProcess:
     ValueError
         If ``n_components`` is below 1.
 
+    See Also
+    --------
+    distpert.baselines.Ridge, distpert.baselines.MeanNetwork
+
     References
     ----------
     The Gaussian-process baseline of Ramakrishnan et al. (2025), arXiv:2507.02980.
 
     Examples
     --------
-    >>> process = GaussianProcess().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> process = distpert.baselines.GaussianProcess().fit(histograms, embeddings)  # doctest: +SKIP
     >>> process.predict("NANOG").moments()["mean"]  # doctest: +SKIP
     """
 
@@ -145,6 +158,11 @@ class GaussianProcess:
         -----
         UserWarning
             If training perturbations have no embedding. The warning names them.
+
+        Examples
+        --------
+        >>> process = distpert.baselines.GaussianProcess(n_components=10).fit(histograms, embeddings)  # doctest: +SKIP
+        >>> process.predict(["NANOG", "SOX2"], context="5").moments()["mean"]  # doctest: +SKIP
         """
         from sklearn.gaussian_process import GaussianProcessRegressor
 

@@ -39,9 +39,13 @@ def check_training(histograms: Histograms, embeddings: EmbeddingSources, *, fewe
     ValueError
         If a context has no control cells, there are too few perturbations, or the embeddings cannot be used.
 
+    See Also
+    --------
+    distpert.baselines.TrainingShares, distpert.baselines.Baseline
+
     Examples
     --------
-    >>> embeddings = check_training(histograms, embeddings, fewest=3)  # doctest: +SKIP
+    >>> embeddings = distpert.baselines.check_training(histograms, embeddings, fewest=3)  # doctest: +SKIP
     """
     check_type("histograms", histograms, Histograms, made_by="distpert.count_histograms(adata)")
     check_controls(histograms)
@@ -58,9 +62,13 @@ class TrainingShares:
     histograms : Histograms
         The training counts, with control cells in every context.
 
+    See Also
+    --------
+    distpert.baselines.check_training, distpert.baselines.LabelPredictor
+
     Examples
     --------
-    >>> shares = TrainingShares(histograms)  # doctest: +SKIP
+    >>> shares = distpert.baselines.TrainingShares(histograms)  # doctest: +SKIP
     >>> shares.control + shares.shift("NANOG")  # doctest: +SKIP
     """
 
@@ -108,21 +116,39 @@ class TrainingShares:
         return smooth(self.pooled, np.where(self.n_pooled > 0, self.n_pooled, self.n_control))
 
     def n_cells(self, label: str) -> NDArray[np.int64]:
-        """Numbers of cells of a training perturbation (context)."""
+        """Numbers of cells of a training perturbation (context).
+
+        Examples
+        --------
+        >>> shares = distpert.baselines.TrainingShares(histograms)  # doctest: +SKIP
+        >>> shares.n_cells("NANOG").sum()  # doctest: +SKIP
+        """
         n_cells = np.zeros(len(self.histograms.contexts), np.int64)
         for context, row in self._rows[label].items():
             n_cells[context] = self.groups.n_cells[row]
         return n_cells
 
     def shift(self, label: str) -> NDArray[np.float64]:
-        """Shares of a training perturbation minus those of control (context, gene, bin); zero where it has no cells."""
+        """Shares of a training perturbation minus those of control (context, gene, bin); zero where it has no cells.
+
+        Examples
+        --------
+        >>> shares = distpert.baselines.TrainingShares(histograms)  # doctest: +SKIP
+        >>> (shares.control + shares.shift("NANOG")).sum(axis=-1)  # doctest: +SKIP
+        """
         shift = np.zeros_like(self.control)
         for context, row in self._rows[label].items():
             shift[context] = self.groups.counts[row] / self.groups.n_cells[row] - self.control[context]
         return shift
 
     def mean_shift(self, label: str) -> NDArray[np.float64]:
-        """Shift of the mean (context, gene), in the units of the data; a context without cells gets the mean shift."""
+        """Shift of the mean (context, gene), in the units of the data; a context without cells gets the mean shift.
+
+        Examples
+        --------
+        >>> shares = distpert.baselines.TrainingShares(histograms)  # doctest: +SKIP
+        >>> shares.mean_shift("NANOG")[0, histograms.genes.index("SOX2")]  # doctest: +SKIP
+        """
         shift = (self.shift(label) * self.histograms.centers.to_numpy()).sum(axis=-1)
         return stand_in(shift, self.n_cells(label) > 0)
 

@@ -70,7 +70,13 @@ class Distpert:
         return "distpert"
 
     def fit(self, histograms: Histograms, embeddings: Embeddings, *, seed: int = 0) -> DistpertFit:
-        """Fit without a progress bar; see `distpert.fit`."""
+        """Fit without a progress bar; see `distpert.fit`.
+
+        Examples
+        --------
+        >>> model = distpert.cross_validation.Distpert(n_factors=4)  # doctest: +SKIP
+        >>> prediction = model.fit(histograms, embeddings).predict("NANOG", context="5")  # doctest: +SKIP
+        """
         fitted = fit(
             histograms,
             embeddings,

@@ -49,6 +49,10 @@ class Splits:
     seed : int
         Seed of the random folds.
 
+    See Also
+    --------
+    distpert.split_perturbations, distpert.cross_validate
+
     Examples
     --------
     >>> splits = split_perturbations(["A", "B", "C", "A+B"], n_folds=3)
@@ -77,7 +81,14 @@ class Splits:
         return tuple(sorted({c for fold in self.folds for c in fold.held_out.values()}, key=lambda c: (c[0] != "u", c)))
 
     def to_json(self) -> str:
-        """Return the splits as text that `from_json` can read."""
+        """Return the splits as text that `from_json` can read.
+
+        Examples
+        --------
+        >>> text = split_perturbations(["A", "B", "C"], n_folds=3).to_json()
+        >>> Splits.from_json(text).seed
+        0
+        """
         folds = [{"genes": fold.genes, "held_out": dict(fold.held_out)} for fold in self.folds]
         return json.dumps({"seed": self.seed, "folds": folds}, indent=1)
 
@@ -98,6 +109,12 @@ class Splits:
         ------
         ValueError
             If the text was not written by `to_json`.
+
+        Examples
+        --------
+        >>> splits = split_perturbations(["A", "B", "C"], n_folds=3)
+        >>> Splits.from_json(splits.to_json()) == splits
+        True
         """
         try:
             facts = json.loads(text)

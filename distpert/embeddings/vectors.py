@@ -92,6 +92,12 @@ class Embeddings:
         Returns
         -------
         bool
+
+        Examples
+        --------
+        >>> embeddings = Embeddings(genes=("A", "B"), vectors=np.float32([[1], [-1]]), source_dims=(1,))
+        >>> embeddings.has("A+B"), embeddings.has("A+C")
+        (True, False)
         """
         return not self._lacking(label)
 

@@ -52,8 +52,8 @@ def calibration(
 
     Intervals are for the moments of as many cells as were observed (`Prediction.moments` with ``n_cells``). Averages
     are over the genes of a group (a perturbation in a context), and over groups. Bands are 95 % bands from resampling
-    perturbations, because the genes of one perturbation are dependent. They are for one number at a time, except for the
-    band of all bars.
+    perturbations, because the genes of one perturbation are dependent. They are for one number at a time, except for
+    the band of all bars.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def calibration(
 
         - ``coverage``, ``width``, ``interval_score`` (moment, level), with bands ``_lower`` and ``_upper``.
         - ``pit`` (moment, pit_bin) and ``pit_cells`` (pit_bin): densities of the probability integral transforms of
-          moments and of single cells, 1 everywhere if calibrated. ``_lower`` and ``_upper`` are the band of each bar: it
-          is around 1 and covers each bar of a calibrated prediction with probability 95 %.
+          moments and of single cells, 1 everywhere if calibrated. ``_lower`` and ``_upper`` are the band of each bar:
+          it is around 1 and covers each bar of a calibrated prediction with probability 95 %.
         - ``pit_simultaneous_lower``, ``pit_simultaneous_upper`` (moment, pit_bin), ``pit_p_value`` (moment); the same
           for single cells with ``pit_cells``. This band of all bars covers all bars of a calibrated prediction at once
           with probability 95 %. The p-value is for the hypothesis of a flat density, with the fit taken as given. There
@@ -130,11 +130,11 @@ def calibration(
     Notes
     -----
     Coverage is averaged over the randomization of the transform. For a calibrated prediction it equals the level, for
-    any number of draws and ties. Widths and scores use quantiles of the draws, which reach a level only with
-    (1 + level) / (1 − level) draws. Conformal intervals include their ends; otherwise a tie counts in part. Widths and
-    scores are averages over genes, in units of the moment: genes with much variation dominate. The effect size is measured on the same
-    cells: even for a calibrated prediction, coverage is lower where the measured effect is large, and higher where it
-    is small. Bands take the fit as given.
+    any number of draws and ties. Widths and scores use quantiles of the draws, which reach a level only with (1 +
+    level) / (1 − level) draws. Conformal intervals include their ends; otherwise a tie counts in part. Widths and
+    scores are averages over genes, in units of the moment: genes with much variation dominate. The effect size is
+    measured on the same cells: even for a calibrated prediction, coverage is lower where the measured effect is large,
+    and higher where it is small. Bands take the fit as given.
 
     Examples
     --------
@@ -258,6 +258,10 @@ def without_latent_uncertainty(prediction: Prediction) -> Prediction:
     ------
     TypeError
         If ``prediction`` was not made by `Fit.predict`.
+
+    See Also
+    --------
+    distpert.calibration, distpert.Fit.predict
 
     Examples
     --------

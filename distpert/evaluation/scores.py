@@ -34,6 +34,10 @@ def negative_log_likelihood(probs: Array, counts: Counts) -> Array:
     ndarray, shape (…, gene)
         In nats per cell.
 
+    See Also
+    --------
+    distpert.scores.negative_log_density, distpert.score
+
     Examples
     --------
     >>> probs, counts = np.array([[0.5, 0.3, 0.2]]), np.array([[6, 3, 1]])
@@ -66,6 +70,10 @@ def negative_log_density(probs: Array, counts: Counts, width: Array) -> Array:
     -------
     ndarray, shape (…, gene)
         In nats per cell; NaN where the width is 0, because a constant gene has no density.
+
+    See Also
+    --------
+    distpert.scores.negative_log_likelihood, distpert.score
 
     Examples
     --------
@@ -104,6 +112,10 @@ def cramer(probs: Array, counts: Counts, width: Array, *, n_probs: int | None = 
     ndarray, shape (…, gene)
         In the units of the data; NaN for a single cell, which has no spread.
 
+    See Also
+    --------
+    distpert.scores.crps, distpert.scores.wasserstein, distpert.score
+
     Examples
     --------
     >>> probs, counts = np.array([[0.5, 0.3, 0.2]]), np.array([[6, 3, 1]])
@@ -140,6 +152,10 @@ def crps(probs: Array, counts: Counts, width: Array) -> Array:
     ndarray, shape (…, gene)
         In the units of the data.
 
+    See Also
+    --------
+    distpert.scores.cramer, distpert.score
+
     Examples
     --------
     >>> probs, counts = np.array([[0.5, 0.3, 0.2]]), np.array([[6, 3, 1]])
@@ -174,7 +190,7 @@ def wasserstein(probs: Array, counts: Counts, width: Array) -> Array:
 
     See Also
     --------
-    distpert.scores.wasserstein_floor
+    distpert.scores.wasserstein_floor, distpert.scores.cramer, distpert.score
 
     Examples
     --------
@@ -209,7 +225,7 @@ def wasserstein_floor(probs: Array, n_cells: Counts, width: Array) -> Array:
 
     See Also
     --------
-    distpert.scores.wasserstein
+    distpert.scores.wasserstein, distpert.score
 
     Examples
     --------
@@ -236,6 +252,10 @@ def relative_absolute_error(predicted: Array, observed: Array) -> Array | np.flo
     -------
     ndarray, shape (…)
         NaN where the observed moment is zero in all genes, or there are no genes.
+
+    See Also
+    --------
+    distpert.scores.pearson_shift, distpert.score
 
     Examples
     --------
@@ -266,6 +286,10 @@ def pearson_shift(predicted: Array, observed: Array, reference: Array) -> Array 
     -------
     ndarray, shape (…)
         Higher is better. 0 where either shift is the same for all genes.
+
+    See Also
+    --------
+    distpert.scores.relative_absolute_error, distpert.score
 
     Examples
     --------
@@ -299,6 +323,10 @@ def split_counts(rng: np.random.Generator, counts: NDArray[np.integer]) -> NDArr
     -------
     ndarray, shape (…, gene, bin)
         Counts of one half. The other half is ``counts`` minus these, with one more cell if n is odd.
+
+    See Also
+    --------
+    distpert.scores.cramer, distpert.score
 
     Examples
     --------

@@ -128,6 +128,12 @@ class Histograms:
         ------
         KeyError
             If a label is unknown.
+
+        Examples
+        --------
+        >>> histograms = distpert.count_histograms(adata, context_key="day")  # doctest: +SKIP
+        >>> histograms.select(["NANOG", "SOX2"]).perturbations  # doctest: +SKIP
+        ('NANOG', 'SOX2')
         """
         return self._keep(self._is_control | self._is_any(perturbations))
 
@@ -147,6 +153,11 @@ class Histograms:
         ------
         KeyError
             If a label is unknown.
+
+        Examples
+        --------
+        >>> training = histograms.drop(["NANOG", "SOX2"])  # doctest: +SKIP
+        >>> fit = distpert.fit(training, embeddings)  # doctest: +SKIP
         """
         return self._keep(~self._is_any(perturbations))
 
@@ -184,6 +195,11 @@ class Histograms:
         Returns
         -------
         Histograms
+
+        Examples
+        --------
+        >>> histograms.save("counts.nc")  # doctest: +SKIP
+        >>> histograms = distpert.Histograms.load("counts.nc")  # doctest: +SKIP
         """
         return load_histograms(path)
 

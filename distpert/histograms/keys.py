@@ -24,6 +24,10 @@ class ScreenKeys:
     gene_symbols : str or None
         Column of ``adata.var`` with gene symbols, in place of ``adata.var_names``.
 
+    See Also
+    --------
+    distpert.count_histograms, distpert.Histograms, distpert.fit
+
     Examples
     --------
     >>> ScreenKeys(context_key="day")
@@ -37,14 +41,34 @@ class ScreenKeys:
     gene_symbols: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the names as keyword arguments of `distpert.count_histograms` and `distpert.fit`."""
+        """Return the names as keyword arguments of `distpert.count_histograms` and `distpert.fit`.
+
+        Examples
+        --------
+        >>> ScreenKeys(context_key="day").to_dict()["context_key"]
+        'day'
+        >>> fit = distpert.fit(adata, embeddings, **histograms.keys.to_dict())  # doctest: +SKIP
+        """
         return asdict(self)
 
     def to_attrs(self) -> dict[str, str]:
-        """Return the names as attributes of a file. None becomes an empty text, because a file cannot store None."""
+        """Return the names as attributes of a file. None becomes an empty text, because a file cannot store None.
+
+        Examples
+        --------
+        >>> attrs = ScreenKeys(context_key="day").to_attrs()
+        >>> attrs["context_key"], attrs["layer"]
+        ('day', '')
+        """
         return {name: value or "" for name, value in asdict(self).items()}
 
     @classmethod
     def from_attrs(cls, attrs: Mapping[str, Any]) -> ScreenKeys:
-        """Read what `to_attrs` wrote. A name that is absent or empty has its default."""
+        """Read what `to_attrs` wrote. A name that is absent or empty has its default.
+
+        Examples
+        --------
+        >>> ScreenKeys.from_attrs({"context_key": "day", "layer": ""})
+        ScreenKeys(perturbation_key='perturbation', control='control', context_key='day', layer=None, gene_symbols=None)
+        """
         return cls(**{key.name: str(attrs[key.name]) for key in fields(cls) if attrs.get(key.name)})

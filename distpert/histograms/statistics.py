@@ -40,6 +40,10 @@ def zero_fraction(probs: Probs, centers: Centers) -> Values:
     ndarray, shape (...)
         Between 0 and 1.
 
+    See Also
+    --------
+    distpert.statistics.mean, distpert.predictive_check
+
     Examples
     --------
     >>> zero_fraction(np.array([[0.25, 0.5, 0.25]]), np.array([0.0, 1.0, 2.0])).tolist()
@@ -67,6 +71,10 @@ def mean(probs: Probs, centers: Centers) -> Values:
     ndarray, shape (...)
         In the units of the centers.
 
+    See Also
+    --------
+    distpert.statistics.variance, distpert.predictive_check
+
     Examples
     --------
     >>> mean(np.array([[0.25, 0.5, 0.25]]), np.array([0.0, 1.0, 2.0])).tolist()
@@ -89,6 +97,10 @@ def variance(probs: Probs, centers: Centers) -> Values:
     -------
     ndarray, shape (...)
         In the square of the units of the centers.
+
+    See Also
+    --------
+    distpert.statistics.mean, distpert.predictive_check
 
     Examples
     --------
@@ -117,6 +129,10 @@ def skewness(probs: Probs, centers: Centers) -> Values:
     ndarray, shape (...)
         Without unit; NaN for a distribution at one point.
 
+    See Also
+    --------
+    distpert.statistics.kurtosis, distpert.statistics.bimodality, distpert.predictive_check
+
     Examples
     --------
     >>> skewness(np.array([[0.8, 0.2]]), np.array([0.0, 1.0])).tolist()
@@ -144,6 +160,10 @@ def kurtosis(probs: Probs, centers: Centers) -> Values:
     -------
     ndarray, shape (...)
         Without unit; NaN for a distribution at one point.
+
+    See Also
+    --------
+    distpert.statistics.skewness, distpert.statistics.bimodality, distpert.predictive_check
 
     Examples
     --------
@@ -174,6 +194,10 @@ def bimodality(probs: Probs, centers: Centers) -> Values:
     ndarray, shape (...)
         Between 0 and 1, because :math:`k + 3 \ge s^2 + 1`: 1/3 for a normal distribution, 5/9 for a uniform one, and 1
         for every distribution on two points. NaN for a distribution at one point.
+
+    See Also
+    --------
+    distpert.statistics.skewness, distpert.statistics.kurtosis, distpert.predictive_check
 
     Notes
     -----

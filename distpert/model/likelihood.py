@@ -46,14 +46,17 @@ _TINY = 1e-30
 
 
 def _stirling_tail(x: Array) -> Array:
-    """s(x) for x >= 6: 1/(12 x) - 1/(360 x^3) + 1/(1260 x^5)."""
+    r""":math:`s(x) = 1/(12 x) - 1/(360 x^3) + 1/(1260 x^5)` for :math:`x \ge 6`."""
     inverse = 1 / x
     square = inverse * inverse
     return inverse * (1 / 12 - square * (1 / 360 - square / 1260))
 
 
 def stirling_remainder(x: ArrayLike) -> Array:
-    """s(x) = log Gamma(x) - (x - 1/2) log x + x - log(2 pi)/2 for x > 0, error about 1e-6 max(1, |s|)."""
+    r"""Remainder s(x) of Stirling's series for x > 0, with an error of about ``1e-6 max(1, |s|)``.
+
+    .. math:: s(x) = \log\Gamma(x) - (x - \tfrac12) \log x + x - \tfrac12 \log 2\pi
+    """
     x = jnp.asarray(x)
     low = jnp.minimum(x, _SHIFT)  # each branch gets only arguments for which it is accurate
     high = low + _SHIFT
@@ -63,7 +66,7 @@ def stirling_remainder(x: ArrayLike) -> Array:
 
 
 def scaled_digamma_remainder(a: Array, x: Array) -> Array:
-    """Compute a t(x) = a [digamma(x) - log x] for 0 < a <= x."""
+    r"""Compute :math:`a\,t(x) = a\,[\psi(x) - \log x]` for :math:`0 < a \le x`."""
     low = jnp.minimum(x, _SHIFT)
     steps = a * sum((1 / (low + i) for i in range(1, _SHIFT)), start=jnp.zeros_like(low))
     shifted = a * jnp.log((low + _SHIFT) / low) - a / low - steps
@@ -74,13 +77,13 @@ def scaled_digamma_remainder(a: Array, x: Array) -> Array:
 
 
 def _log_relative(y: Array, ratio: Array) -> Array:
-    """log(1 + y), where ``ratio`` is 1 + y, exact also when it is close to zero."""
+    r""":math:`\log(1 + y)`, where ``ratio`` is :math:`1 + y`, exact also when it is close to zero."""
     near = jnp.abs(y) < 0.5
     return jnp.where(near, jnp.log1p(jnp.where(near, y, 0)), jnp.log(ratio))
 
 
 def _bregman(y: Array, ratio: Array, log_ratio: Array) -> Array:
-    """(1 + y) log(1 + y) - y, by its series where the two terms would cancel."""
+    r""":math:`(1 + y) \log(1 + y) - y`, by its series where the two terms would cancel."""
     small = jnp.where(jnp.abs(y) < 0.05, y, 0)
     series = small * small * (1 / 2 - small * (1 / 6 - small * (1 / 12 - small * (1 / 20 - small / 30))))
     one_plus = jnp.where(jnp.abs(y) < 0.5, 1 + y, ratio)
@@ -88,7 +91,7 @@ def _bregman(y: Array, ratio: Array, log_ratio: Array) -> Array:
 
 
 def _bregman_conjugate(y: Array, log_ratio: Array) -> Array:
-    """log(1 + y) - y, by its series where the two terms would cancel."""
+    r""":math:`\log(1 + y) - y`, by its series where the two terms would cancel."""
     small = jnp.where(jnp.abs(y) < 0.05, y, 0)
     tail = small * (1 / 4 - small * (1 / 5 - small * (1 / 6 - small / 7)))
     series = -small * small * (1 / 2 - small * (1 / 3 - tail))
@@ -96,10 +99,12 @@ def _bregman_conjugate(y: Array, log_ratio: Array) -> Array:
 
 
 def accurate_log_softmax(logits: ArrayLike) -> Array:
-    """Log of softmax along the last axis, exact also for a probability close to one.
+    r"""Log of softmax along the last axis, exact also for a probability close to one.
 
-    With m the largest logit, log pi_m = -log1p(sum over the others of exp(logit_b - m)). The usual form adds the
-    largest term to the sum, and rounding loses a sum much smaller than one.
+    .. math:: \log \pi_m = -\log\Big(1 + \sum_{b \ne m} e^{z_b - z_m}\Big)
+
+    with z the logits and m the bin of the largest. The usual form adds the largest term to the sum, and rounding loses
+    a sum much smaller than one.
     """
     logits = jnp.asarray(logits)
     largest = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
@@ -143,7 +148,7 @@ def _value_and_gradients(logits: Array, log_concentration: Array, counts: Array)
 
 @jax.custom_jvp
 def dirichlet_categorical_log_prob(logits: ArrayLike, log_concentration: ArrayLike, counts: ArrayLike) -> Array:
-    """Log-probability of the bins of N cells under a Dirichlet-categorical, from their counts.
+    r"""Log-probability of the bins of N cells under a Dirichlet-categorical, from their counts.
 
     It is the log-probability of the cells in a given order, so it has no multinomial coefficient, which is a constant
     of the data. Divided by N, it compares with a negative log score. Add `log_multinomial_coefficient` for the
@@ -154,15 +159,15 @@ def dirichlet_categorical_log_prob(logits: ArrayLike, log_concentration: ArrayLi
     logits : Array or ndarray, shape (..., bin)
         Unnormalized log-probabilities.
     log_concentration : Array or ndarray, shape (...)
-        Logarithm of the total concentration kappa.
+        Logarithm of the total concentration :math:`\kappa`.
     counts : Array or ndarray, shape (..., bin)
         Numbers of cells: whole numbers in any numeric type.
 
     Returns
     -------
     Array, shape (...)
-        Log-probability in nats. In float32 the error is below ``1e-5 max(1, sum_b n_b |log pi_b|)`` for kappa from
-        1e-3 to 1e8 and up to 1e5 cells.
+        Log-probability in nats. In float32 the error is below :math:`10^{-5} \max(1, \sum_b n_b |\log \pi_b|)` for
+        :math:`\kappa` from 1e-3 to 1e8 and up to 1e5 cells.
 
     See Also
     --------
@@ -196,10 +201,12 @@ def _as_floats(logits: ArrayLike, log_concentration: ArrayLike, counts: ArrayLik
 
 
 def log_multinomial_coefficient(counts: ArrayLike) -> Array:
-    """Log N! - sum_b log n_b!, the logarithm of the number of orders of N cells that give these counts.
+    r"""Logarithm of the number of orders of N cells that give these counts.
 
-    By Stirling's formula it is -sum_b n_b log(n_b / N) + s'(N) - sum_b s'(n_b) with s'(n) = log n! - n log n + n, where
-    no large terms cancel.
+    .. math:: \log N! - \sum_b \log n_b! = -\sum_b n_b \log\frac{n_b}{N} + r(N) - \sum_b r(n_b), \qquad
+              r(n) = \log n! - n \log n + n
+
+    In the second form, which follows Stirling's formula, no large terms cancel.
 
     Parameters
     ----------
@@ -239,7 +246,7 @@ def log_multinomial_coefficient(counts: ArrayLike) -> Array:
 
 
 class DirichletCategorical(dist.Distribution):
-    """Histogram counts of N cells, with bin probabilities from Dirichlet(kappa pi) integrated out.
+    r"""Histogram counts of N cells, with bin probabilities from Dirichlet(:math:`\kappa\pi`) integrated out.
 
     A distribution of numpyro with the vector of counts as its event. ``log_prob`` is `dirichlet_categorical_log_prob`:
     the log-probability of the cells in a given order, without the multinomial coefficient.
@@ -247,9 +254,9 @@ class DirichletCategorical(dist.Distribution):
     Parameters
     ----------
     logits : Array or ndarray, shape (..., bin)
-        Unnormalized log pi.
+        Unnormalized :math:`\log \pi`.
     log_concentration : Array or ndarray, shape (...)
-        Logarithm of the concentration kappa.
+        Logarithm of the concentration :math:`\kappa`.
     total_count : Array or ndarray, shape (...)
         Number of cells N, for sampling and for the check of values; ``log_prob`` takes it from the counts.
     validate_args : bool, optional
@@ -296,16 +303,54 @@ class DirichletCategorical(dist.Distribution):
 
     @property
     def mean(self) -> Array:
-        """Expected counts N pi."""
+        r"""Expected counts :math:`N\pi`."""
         return self.total_count[..., None] * jax.nn.softmax(self.logits, axis=-1)
 
     @validate_sample
     def log_prob(self, value: Array) -> Array:
-        """Log-probability of cells with the counts ``value``, (...) in nats."""
+        """Log-probability of cells with the given counts, in a given order.
+
+        Parameters
+        ----------
+        value : Array or ndarray, shape (..., bin)
+            Counts, numbers of cells in each bin.
+
+        Returns
+        -------
+        Array, shape (...)
+            In nats.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> histogram = DirichletCategorical(np.zeros(2), log_concentration=0.0, total_count=2)
+        >>> round(float(histogram.log_prob(np.array([1, 1]))), 4)  # log(1 / 8)
+        -2.0794
+        """
         return dirichlet_categorical_log_prob(self.logits, self.log_concentration, value)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw counts: a histogram from the Dirichlet, then a multinomial, faster than a categorical for each cell."""
+        """Draw counts: a histogram from the Dirichlet, then a multinomial, faster than a categorical for each cell.
+
+        Parameters
+        ----------
+        key : Array
+            Key of the random numbers, as `jax.random.key` makes it.
+        sample_shape : tuple of int
+            Shape of the draws; by default one draw.
+
+        Returns
+        -------
+        Array, shape (..., bin)
+            With the axes of ``sample_shape`` first. Counts, which sum to ``total_count`` over bins.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> histogram = DirichletCategorical(np.zeros(3), log_concentration=5.0, total_count=30)
+        >>> histogram.sample(jax.random.key(0), (4,)).sum(axis=-1).tolist()
+        [30.0, 30.0, 30.0, 30.0]
+        """
         shape = sample_shape + self.batch_shape + self.event_shape
         key_histogram, key_counts = jax.random.split(key)
         concentration = jnp.exp(self.log_concentration)[..., None] * jax.nn.softmax(self.logits, axis=-1)

@@ -38,9 +38,13 @@ def plot_coverage(calibration: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     TypeError
         If ``calibration`` is not such a table.
 
+    See Also
+    --------
+    distpert.calibration, distpert.combine_calibrations, distpert.plots.plot_pit, distpert.plots.plot_strata
+
     Examples
     --------
-    >>> plot_coverage(distpert.calibration(prediction, held_out))  # doctest: +SKIP
+    >>> distpert.plots.plot_coverage(distpert.calibration(prediction, held_out))  # doctest: +SKIP
     """
     _check_table(calibration)
     ax = axes_or_new(ax, 3.6, 3.4)
@@ -99,9 +103,13 @@ def plot_pit(calibration: xr.Dataset, moment: str = "mean", *, ax: Axes | None =
         If the moment is unknown, or the table has no transforms of it. Conformal intervals have none, and groups of a
         single cell have none of variance, skewness and kurtosis.
 
+    See Also
+    --------
+    distpert.calibration, distpert.combine_calibrations, distpert.plots.plot_coverage
+
     Examples
     --------
-    >>> plot_pit(distpert.calibration(prediction, held_out), "variance")  # doctest: +SKIP
+    >>> distpert.plots.plot_pit(distpert.calibration(prediction, held_out), "variance")  # doctest: +SKIP
     """
     _check_table(calibration)
     if "pit" not in calibration:
@@ -160,9 +168,13 @@ def plot_selective_risk(calibration: xr.Dataset, *, ax: Axes | None = None) -> A
         If the table has no selective risk, because it is of a baseline or of conformal intervals, or because the mean
         Cramér distance is not above 0.
 
+    See Also
+    --------
+    distpert.calibration, distpert.combine_calibrations, distpert.plots.plot_strata
+
     Examples
     --------
-    >>> plot_selective_risk(distpert.calibration(prediction, held_out))  # doctest: +SKIP
+    >>> distpert.plots.plot_selective_risk(distpert.calibration(prediction, held_out))  # doctest: +SKIP
     """
     _check_table(calibration)
     if "selective_risk" not in calibration:
@@ -215,9 +227,13 @@ def plot_strata(
     ValueError
         If the stratifier or moment is unknown, or the table has no values of the stratifier.
 
+    See Also
+    --------
+    distpert.calibration, distpert.plots.plot_coverage, distpert.plots.plot_selective_risk
+
     Examples
     --------
-    >>> plot_strata(distpert.calibration(prediction, held_out), "distance")  # doctest: +SKIP
+    >>> distpert.plots.plot_strata(distpert.calibration(prediction, held_out), "distance")  # doctest: +SKIP
     """
     _check_table(calibration)
     known = calibration["stratifier"].to_numpy().tolist()

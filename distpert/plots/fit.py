@@ -36,9 +36,13 @@ def plot_loss(fit: Fit, *, ax: Axes | None = None) -> Axes:
     TypeError
         If ``fit`` is not a `distpert.Fit`.
 
+    See Also
+    --------
+    distpert.fit, distpert.Optimization, distpert.plots.plot_explained_share
+
     Examples
     --------
-    >>> plot_loss(distpert.fit(adata, embeddings))  # doctest: +SKIP
+    >>> distpert.plots.plot_loss(distpert.fit(adata, embeddings))  # doctest: +SKIP
     """
     _check_fit(fit)
     ax = axes_or_new(ax)
@@ -70,9 +74,13 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
     TypeError
         If ``fit`` is not a `distpert.Fit`.
 
+    See Also
+    --------
+    distpert.fit, distpert.Fit, distpert.plots.plot_loss
+
     Examples
     --------
-    >>> plot_explained_share(distpert.fit(adata, embeddings))  # doctest: +SKIP
+    >>> distpert.plots.plot_explained_share(distpert.fit(adata, embeddings))  # doctest: +SKIP
     """
     _check_fit(fit)
     share, weight = fit.parameters["explained_share"].to_numpy(), fit.factor_weight

@@ -63,10 +63,14 @@ def plot_histogram(
     TypeError
         If the prediction has no histograms.
 
+    See Also
+    --------
+    distpert.plots.plot_moments, distpert.plots.plot_shift
+
     Examples
     --------
     >>> prediction = fit.predict("NANOG")  # doctest: +SKIP
-    >>> plot_histogram(prediction, "NANOG", "SOX2", context="5", observed=held_out)  # doctest: +SKIP
+    >>> distpert.plots.plot_histogram(prediction, "NANOG", "SOX2", context="5", observed=held_out)  # doctest: +SKIP
     """
     check_histograms(prediction)
     check_known(gene, prediction.genes, "genes")

@@ -67,10 +67,14 @@ def plot_moments(
     ValueError
         If there is no such moment, there are no cells, or the method predicts means only, without intervals.
 
+    See Also
+    --------
+    distpert.conformalize, distpert.plots.plot_histogram, distpert.plots.plot_shift
+
     Examples
     --------
     >>> prediction = fit.predict("NANOG", context="5")  # doctest: +SKIP
-    >>> plot_moments(prediction, held_out, "NANOG", moment="variance")  # doctest: +SKIP
+    >>> distpert.plots.plot_moments(prediction, held_out, "NANOG", moment="variance")  # doctest: +SKIP
     """
     check_type("prediction", prediction, BasePrediction, made_by="fit.predict(labels)")
     check_moment(moment)

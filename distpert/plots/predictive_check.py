@@ -66,12 +66,12 @@ def plot_predictive_check(
 
     See Also
     --------
-    distpert.predictive_check
+    distpert.predictive_check, distpert.statistics
 
     Examples
     --------
     >>> check = distpert.predictive_check(fit.predict("NANOG"), held_out, "zero_fraction")  # doctest: +SKIP
-    >>> plot_predictive_check(check, gene="SOX2", context="5")  # doctest: +SKIP
+    >>> distpert.plots.plot_predictive_check(check, gene="SOX2", context="5")  # doctest: +SKIP
     """
     import xarray as xr
 

@@ -60,9 +60,13 @@ def plot_shift(
     TypeError
         If the prediction is conformal, because its intervals are for moments of a number of cells.
 
+    See Also
+    --------
+    distpert.plots.plot_histogram, distpert.plots.plot_moments
+
     Examples
     --------
-    >>> plot_shift(fit.predict(fit.perturbations), "variance", context="5")  # doctest: +SKIP
+    >>> distpert.plots.plot_shift(fit.predict(fit.perturbations), "variance", context="5")  # doctest: +SKIP
     """
     check_type("prediction", prediction, MomentPrediction, made_by="fit.predict(labels)")
     check_moment(moment)

@@ -179,6 +179,11 @@ class Posterior:
         -------
         list of int
             Empty if none of the genes is measured.
+
+        Examples
+        --------
+        >>> [fit.genes[position] for position in fit.targets("NANOG+SOX2")]  # doctest: +SKIP
+        ['NANOG', 'SOX2']
         """
         (row,) = target_indices([label], self.genes)
         return [int(gene) for gene in row if gene < len(self.genes)]

@@ -70,8 +70,8 @@ class BasePrediction(ABC):
     seed: int = field(default=0, kw_only=True)
     progress_bar: bool = field(default=False, kw_only=True)
 
-    #: Kind of prediction: ``"posterior"``, ``"prior"``, ``"baseline"`` or ``"conformal"``. It only names the prediction in
-    #: results and pictures; any text is accepted.
+    #: Kind of prediction: ``"posterior"``, ``"prior"``, ``"baseline"`` or ``"conformal"``. It only names the prediction
+    #: in results and pictures; any text is accepted.
     kind: ClassVar[str]
 
     @abstractmethod

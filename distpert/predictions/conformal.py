@@ -169,7 +169,30 @@ class ConformalPrediction(BasePrediction):
         return replace(self, point=point, perturbations=point.perturbations, contexts=point.contexts)
 
     def intervals(self, levels: Sequence[float], n_cells: NDArray[np.int64] | None) -> Callable[[Block], Ends]:
-        """Return a function from blocks to interval ends (level, moment, gene), for cells (perturbation, context)."""
+        """Return a function from blocks to the ends of their intervals.
+
+        Parameters
+        ----------
+        levels : sequence of float
+            Probabilities of the intervals.
+        n_cells : ndarray, shape (perturbation, context), or None
+            Numbers of cells; None only for a method that predicts only means.
+
+        Returns
+        -------
+        callable
+            From a block to the lower and upper ends of the intervals, two arrays (level, moment, gene).
+
+        Raises
+        ------
+        ValueError
+            If a level is not between 0 and 1, or needs more calibrating perturbations.
+
+        Examples
+        --------
+        >>> n_cells = np.full((len(intervals.perturbations), len(intervals.contexts)), 300)  # doctest: +SKIP
+        >>> of_block = intervals.intervals([0.5, 0.9], n_cells)  # doctest: +SKIP
+        """
         radius = np.stack([self.radius(level) for level in levels])[..., None]
 
         def of_block(block: Block) -> Ends:
@@ -230,7 +253,8 @@ def conformalize(
     Notes
     -----
     **Guaranteed**: if the calibrating perturbations and a new one are exchangeable, a random gene of the new one lies
-    in its interval with a probability of at least the level, on average over calibrating and new perturbations together.
+    in its interval with a probability of at least the level, on average over calibrating and new perturbations
+    together.
 
     **Not guaranteed**: this coverage for each gene, each perturbation, each stratum, or for the given K calibrating
     perturbations. With few of them, coverage varies about the level. Combinations are not exchangeable with single

@@ -26,8 +26,22 @@ if TYPE_CHECKING:
 class HistogramPrediction(MomentPrediction):
     """Base class of predictions with draws of whole histograms.
 
-    A subclass needs only `draw` and `select_position`, and ``kind``, any text that names it. Attributes are those of
-    `distpert.BasePrediction`. The documentation page on baselines has a complete example, under "A model with draws".
+    A subclass needs only `draw` and `select_position`, and ``kind``, any text that names it. The documentation page on
+    baselines has a complete example, under "A model with draws".
+
+    Parameters
+    ----------
+    training : Histograms
+        The counts that the method was fitted to: its bins, genes, contexts and controls.
+    perturbations : tuple of str
+        The predicted perturbations.
+    contexts : tuple of str
+        The predicted contexts; ``("all",)`` if there is no context key. Every combination of a perturbation and a
+        context is predicted.
+    seed : int
+        Seed of all random numbers.
+    progress_bar : bool
+        Whether to show progress when something takes longer than two seconds.
 
     See Also
     --------

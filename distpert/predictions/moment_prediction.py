@@ -47,7 +47,21 @@ class Answers(NamedTuple):
 class MomentPrediction(BasePrediction):
     """Base class of predictions with draws of moments.
 
-    A subclass has `draw_moments`, `answers` and `select_position`. Attributes are those of `distpert.BasePrediction`.
+    A subclass has `draw_moments`, `answers` and `select_position`.
+
+    Parameters
+    ----------
+    training : Histograms
+        The counts that the method was fitted to: its bins, genes, contexts and controls.
+    perturbations : tuple of str
+        The predicted perturbations.
+    contexts : tuple of str
+        The predicted contexts; ``("all",)`` if there is no context key. Every combination of a perturbation and a
+        context is predicted.
+    seed : int
+        Seed of all random numbers.
+    progress_bar : bool
+        Whether to show progress when something takes longer than two seconds.
 
     See Also
     --------

@@ -74,14 +74,18 @@ class HistogramNetwork(NetworkSettings):
     ValueError
         If a setting is out of its range.
 
+    See Also
+    --------
+    distpert.baselines.MeanNetwork, distpert.baselines.TruncatedGaussian
+
     References
     ----------
     Ramakrishnan et al. (2025), arXiv:2507.02980.
 
     Examples
     --------
-    >>> network = HistogramNetwork(loss="cross_entropy").fit(histograms, embeddings)  # doctest: +SKIP
-    >>> network.predict("NANOG").histogram()  # doctest: +SKIP
+    >>> network = distpert.baselines.HistogramNetwork(loss="cross_entropy")  # doctest: +SKIP
+    >>> network.fit(histograms, embeddings).predict("NANOG").histogram()  # doctest: +SKIP
     """
 
     loss: Literal["wasserstein", "cross_entropy"] = "wasserstein"
@@ -111,6 +115,12 @@ class HistogramNetwork(NetworkSettings):
         -----
         UserWarning
             If training perturbations have no embedding. The warning names them; the network does not learn from them.
+
+        Examples
+        --------
+        >>> network = distpert.baselines.HistogramNetwork(n_networks=1)  # doctest: +SKIP
+        >>> predictor = network.fit(histograms, embeddings, seed=1)  # doctest: +SKIP
+        >>> predictor.predict(["NANOG", "SOX2"], context="5").histogram()  # doctest: +SKIP
         """
         embeddings = check_networks(histograms, embeddings)
         return fit_networks(self.name, histograms, embeddings, self._head, self, seed=seed)
@@ -132,8 +142,38 @@ class MeanNetwork(NetworkSettings):
     .. math:: \hat\mu_{pcg} = \mu^\text{pooled}_{cg} + \Delta_{\theta, g}(e_p)
 
     It is trained on squared errors in the units of the data, averaged over genes and training groups. Shifts start from
-    the mean of all perturbed cells of a context. Tuning and parameters are those of `HistogramNetwork`. Predicts means
-    only.
+    the mean of all perturbed cells of a context. Settings are tuned and networks averaged as in `HistogramNetwork`.
+    Predicts means only.
+
+    Parameters
+    ----------
+    hidden : tuple of tuple of int
+        Widths of the hidden layers, to choose from.
+    learning_rates : tuple of float
+        Step sizes of AdamW, to choose from.
+    dropouts : tuple of float
+        Shares of hidden units to drop in each step, to choose from.
+    decays : tuple of float
+        Weight decays, to choose from.
+    max_epochs : int
+        Largest number of epochs.
+    patience : int
+        Training stops after this many epochs without a lower validation loss.
+    validation_share : float
+        Share of the training perturbations in a validation fold.
+    batch_size : int
+        Largest number of groups in a step.
+    n_networks : int
+        Number of networks to average.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range.
+
+    See Also
+    --------
+    distpert.baselines.HistogramNetwork, distpert.baselines.Ridge
 
     References
     ----------
@@ -141,14 +181,21 @@ class MeanNetwork(NetworkSettings):
 
     Examples
     --------
-    >>> network = MeanNetwork().fit(histograms, embeddings)  # doctest: +SKIP
+    >>> network = distpert.baselines.MeanNetwork().fit(histograms, embeddings)  # doctest: +SKIP
     >>> network.predict("NANOG").moments()["mean"]  # doctest: +SKIP
     """
 
     name: ClassVar[str] = "network_mean"
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> NetworkPredictor:
-        """Tune and train networks; see `HistogramNetwork.fit`."""
+        """Tune and train networks; see `HistogramNetwork.fit`.
+
+        Examples
+        --------
+        >>> network = distpert.baselines.MeanNetwork(n_networks=1)  # doctest: +SKIP
+        >>> predictor = network.fit(histograms, embeddings, seed=1)  # doctest: +SKIP
+        >>> predictor.predict(["NANOG", "SOX2"], context="5").moments()["mean"]  # doctest: +SKIP
+        """
         embeddings = check_networks(histograms, embeddings)
         return fit_networks(self.name, histograms, embeddings, _mean_head, self, seed=seed, what="means")
 

@@ -49,17 +49,39 @@ class TruncatedGaussian(NetworkSettings):
     It is trained on the cross-entropy of the cells. The paper's network predicts mean and variance and is trained on
     them. But moments of a truncated Gaussian cannot take every value, and errors of moments are no proper score of the
     whole distribution, which is compared here. ε has the weight of one cell among the controls, and keeps every bin
-    possible. Settings are tuned and networks averaged as in `HistogramNetwork`, which describes the other parameters.
+    possible. Settings are tuned and networks averaged as in `HistogramNetwork`.
 
     Parameters
     ----------
     zero_inflated : bool
         Whether zeros, a point mass in the first bin, have a probability of their own.
+    hidden : tuple of tuple of int
+        Widths of the hidden layers, to choose from.
+    learning_rates : tuple of float
+        Step sizes of AdamW, to choose from.
+    dropouts : tuple of float
+        Shares of hidden units to drop in each step, to choose from.
+    decays : tuple of float
+        Weight decays, to choose from.
+    max_epochs : int
+        Largest number of epochs.
+    patience : int
+        Training stops after this many epochs without a lower validation loss.
+    validation_share : float
+        Share of the training perturbations in a validation fold.
+    batch_size : int
+        Largest number of groups in a step.
+    n_networks : int
+        Number of networks to average.
 
     Raises
     ------
     ValueError
         If a setting is out of its range.
+
+    See Also
+    --------
+    distpert.baselines.HistogramNetwork
 
     References
     ----------
@@ -67,8 +89,8 @@ class TruncatedGaussian(NetworkSettings):
 
     Examples
     --------
-    >>> gaussian = TruncatedGaussian(zero_inflated=True).fit(histograms, embeddings)  # doctest: +SKIP
-    >>> gaussian.predict("NANOG").histogram()  # doctest: +SKIP
+    >>> gaussian = distpert.baselines.TruncatedGaussian(zero_inflated=True)  # doctest: +SKIP
+    >>> gaussian.fit(histograms, embeddings).predict("NANOG").histogram()  # doctest: +SKIP
     """
 
     zero_inflated: bool = False
@@ -79,7 +101,14 @@ class TruncatedGaussian(NetworkSettings):
         return "zero_inflated_gaussian" if self.zero_inflated else "truncated_gaussian"
 
     def fit(self, histograms: Histograms, embeddings: EmbeddingSources, *, seed: int = 0) -> NetworkPredictor:
-        """Tune and train networks; see `HistogramNetwork.fit`."""
+        """Tune and train networks; see `HistogramNetwork.fit`.
+
+        Examples
+        --------
+        >>> gaussian = distpert.baselines.TruncatedGaussian(n_networks=1)  # doctest: +SKIP
+        >>> predictor = gaussian.fit(histograms, embeddings, seed=1)  # doctest: +SKIP
+        >>> predictor.predict(["NANOG", "SOX2"], context="5").histogram()  # doctest: +SKIP
+        """
         embeddings = check_networks(histograms, embeddings)
         return fit_networks(self.name, histograms, embeddings, self._head, self, seed=seed)
 
