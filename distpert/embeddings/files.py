@@ -211,7 +211,6 @@ def _read_text(path: Path) -> Content:
         na_values={column: ["nan", "NaN"] for column in range(1, len(first))},
         skipinitialspace=True,
         encoding="utf-8-sig",
-        float_precision="round_trip",
     )
     # Errors name the cells that are not numbers, so the others of a mixed column become numbers.
     for column in [column for column, dtype in table.dtypes.items() if dtype.kind == "O"]:

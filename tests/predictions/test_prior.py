@@ -166,7 +166,7 @@ def test_layout_and_what_it_says(prior, context_fit):
     assert "bin_left" in histogram.coords
     assert repr(prior) == (
         "PriorPrediction: 3 perturbations × 14 genes before any perturbed cell is seen, 1000 draws, "
-        "contexts context0, context1"
+        "context: context0, context1"
     )
 
 
