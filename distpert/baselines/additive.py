@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -107,7 +108,7 @@ class Additive:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
+class _Sums(ABC):
     """The cells of single-gene perturbations, and the settings."""
 
     shares: TrainingShares
@@ -115,13 +116,13 @@ class _Sums:
     prior_cells: float
     shrink: bool
 
+    @abstractmethod
     def seen_shift(self, label: str) -> NDArray[np.float64]:
         """Shift (context, gene, bin) of a single-gene perturbation in training; zero where it has no cells."""
-        raise NotImplementedError
 
+    @abstractmethod
     def of_label(self, label: str) -> NDArray[np.float64]:
         """Bin probabilities (context, gene, bin)."""
-        raise NotImplementedError
 
     @cached_property
     def mean_shift(self) -> NDArray[np.float64]:
