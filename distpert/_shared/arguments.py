@@ -127,3 +127,16 @@ def check_number(
     if not (math.isfinite(number) and above < number < below and number >= least):
         raise ValueError(f"{name} must be a finite number {' and '.join(bounds)}".rstrip() + f", not {value!r}")
     return number
+
+
+def quantile_levels(ci_prob: float) -> list[float]:
+    """Return the quantile levels of the median and the ends of a central interval.
+
+    Raises
+    ------
+    ValueError
+        If the probability is not between 0 and 1.
+    """
+    if not 0 < ci_prob < 1:
+        raise ValueError(f"ci_prob must lie between 0 and 1, not {ci_prob}")
+    return [0.5, (1 - ci_prob) / 2, (1 + ci_prob) / 2]

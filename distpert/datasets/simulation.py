@@ -106,7 +106,7 @@ def simulate(
     loading : float
         The same of the loadings.
     loading_smoothness : float
-        Correlation of each step of the loadings with the next.
+        Correlation of each step with the next, of the loadings and of the shifts.
     on_target : float
         Mean tilt of the histogram of the perturbed gene itself. Negative values lower its expression.
     seed : int
@@ -136,6 +136,7 @@ def simulate(
     import xarray as xr
     from anndata import AnnData
 
+    from distpert.model.basis import shift_basis
     from distpert.model.design import on_target_tilts, target_indices
     from distpert.model.generative import Batch, Design, model
     from distpert.model.kernels import Kernel
@@ -164,7 +165,10 @@ def simulate(
     zeros = rng.uniform(0.05, 0.6, (1, n_genes, 1))
     control = (1 - zeros) * bump / bump.sum(axis=-1, keepdims=True) + zeros * (bins == 0)
     design = Design(
-        log_control=np.log(control).astype(np.float32),
+        log_pooled=np.log(control).astype(np.float32),
+        basis=shift_basis(control.mean(axis=0), loading_smoothness).astype(np.float32),
+        perturbed_share=np.zeros(n_contexts, np.float32),  # the level, which is zero below, is that of the controls
+        control_counts=np.zeros(control.shape, np.float32),
         eigenvalues=eigenvalues.astype(np.float32),
         eigenvectors=eigenvectors.astype(np.float32),
         tilts=on_target_tilts(control).astype(np.float32),
@@ -179,14 +183,19 @@ def simulate(
         np.tile(np.arange(n_contexts), len(perturbed)),
     )
     known = {
+        "level": np.zeros((n_contexts, n_genes, n_bins - 1), np.float32),
+        "common_size": np.float32(common),
+        "context_size": np.float32(context_shift),
+        "factor_size": np.full(n_factors, loading, np.float32),
+        "direction_size": np.ones(n_bins - 1, np.float32),
         "explained_share": np.full(n_factors, explained_share, np.float32),
         "log_concentration": np.full(n_genes, np.log(concentration), np.float32),
         "tilt_mean": np.array([on_target, 0], np.float32),
         "tilt_scale": np.array([0.3, 0.1], np.float32),
     }
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, known), jax.random.key(seed))
-    priors = Priors(common=common, context=context_shift, loading=loading, loading_smoothness=loading_smoothness)
-    drawn = numpyro.handlers.trace(story).get_trace(design, groups, n_groups, n_factors, priors)
+    options = {"n_groups": n_groups, "n_factors": n_factors, "priors": Priors()}
+    drawn = numpyro.handlers.trace(story).get_trace(design, groups, **options)
     expected = np.asarray(jax.nn.softmax(drawn["counts"]["fn"].base_dist.logits, axis=-1), np.float64)
     shape = (len(perturbed), n_contexts, n_genes, n_bins)
     gammas = rng.standard_gamma(np.maximum(concentration * expected, 1e-6)).reshape(shape)

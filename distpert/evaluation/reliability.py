@@ -239,10 +239,10 @@ def combine_calibrations(*calibrations: xr.Dataset, n_resamples: int = 1000, see
 
 
 def without_latent_uncertainty(prediction: Prediction) -> Prediction:
-    """Remove the posterior uncertainty of the response, which leaves only the Dirichlet variation of histograms.
+    """Remove the posterior uncertainty of parameters, which leaves only the Dirichlet variation of histograms.
 
-    Every draw has the mean of the drawn responses and on-target tilts. Histograms still vary around their expectation,
-    and cells are still sampled. Such a prediction is over-confident. Its calibration, compared with that of the full
+    Every draw has the mean of the drawn responses and on-target tilts, and of controls, loadings and concentrations.
+    Histograms still vary around their expectation, and cells are still sampled. Such a prediction is over-confident. Its calibration, compared with that of the full
     prediction, shows the contribution of the latent uncertainty.
 
     Parameters
@@ -272,7 +272,7 @@ def without_latent_uncertainty(prediction: Prediction) -> Prediction:
     response, on_target = (
         np.broadcast_to(draws.mean(axis=0), draws.shape).copy() for draws in (prediction.response, prediction.on_target)
     )
-    return replace(prediction, response=response, on_target=on_target)
+    return replace(prediction, response=response, on_target=on_target, shared_at_mean=True)
 
 
 def _check_options(
@@ -309,4 +309,9 @@ def _distances(
     trained = [label for label in prediction.training.perturbations if embeddings.has(label)]
     if not trained:
         raise ValueError("no training perturbation has an embedding, so there are no distances from the training")
-    return distances(embeddings.of(prediction.perturbations), embeddings.of(trained)).min(axis=1)
+    known = [label for label in prediction.perturbations if embeddings.has(label)]
+    found = np.full(len(prediction.perturbations), np.nan)
+    # A training perturbation without an embedding can be predicted, but it is at no distance.
+    at = [prediction.perturbations.index(label) for label in known]
+    found[at] = distances(embeddings.of(known), embeddings.of(trained)).min(axis=1)
+    return found

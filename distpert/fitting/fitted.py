@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from distpert._shared.arguments import check_count, check_seed
 from distpert._shared.labels import listed
+from distpert.fitting.prepare import prepare
 from distpert.model.priors import Priors
+from distpert.model.sampling import NumpyroModel, bind_model
 from distpert.posterior.files import read_posterior, write_posterior
+from distpert.posterior.diagnostics import GOOD_R_HAT, diagnose
 from distpert.posterior.posterior import Posterior
+from distpert.posterior.samples import flatten, name_samples, one_draw
 from distpert.predictions.prediction import Prediction
 from distpert.predictions.prior import PriorPrediction, sample_prior
 from distpert.predictions.requested import requested_contexts, requested_labels
@@ -26,16 +30,21 @@ class Fit(Posterior):
 
     Attributes
     ----------
-    histograms, embeddings, kernel, parameters
+    histograms, embeddings, kernel, parameters, samples
         The posterior; see `Posterior`.
     loss : ndarray, shape (epoch,)
-        Negative evidence lower bound, in nats per cell and gene.
+        Negative evidence lower bound, in nats per cell and gene. Empty for Markov chains.
     converged : bool
-        Whether the stopping rule ended the fit before its last epoch.
+        Whether the stopping rule ended the fit before its last epoch; for chains, whether no transition diverged and
+        the largest R-hat is at most 1.01.
     settings : dict
-        Seed, priors and optimization.
+        Inference, seed, priors, and how the optimization or the sampling ran.
     seconds : float
         Wall time of the whole fit, counting and compilation included.
+    diagnostics : dict
+        Of chains: ``divergences``, ``at_greatest_depth`` (share of transitions), and ``r_hat`` (largest) and ``n_eff``
+        (smallest) over what the data identify: expected means of all perturbations and genes, tilts, concentrations.
+        Loadings and responses can be rotated against each other, so their own R-hat has no meaning. Else empty.
 
     See Also
     --------
@@ -52,14 +61,15 @@ class Fit(Posterior):
     converged: bool
     settings: dict[str, Any]
     seconds: float
+    diagnostics: dict[str, float] = field(default_factory=dict, kw_only=True)
 
     def __repr__(self) -> str:
         histograms, key = self.histograms, self.histograms.context_key
         n_measured = sum(bool(self.targets(label)) for label in self.perturbations)
-        stopped = "by the stopping rule" if self.converged else "at the last epoch allowed"
         follows = "embedding"
         if self.kernel.shared:
             follows += f" or the genes that labels share (weight {self.kernel.shared:g})"
+        low, share, high = self.explained_share_interval()
         rows = [
             ("training", f"{len(self.perturbations):,} perturbations, {int(histograms.n_cells.sum()):,} cells"),
             ("genes", f"{len(histograms.genes):,} in {histograms.n_bins} bins"),
@@ -67,30 +77,49 @@ class Fit(Posterior):
             ("embeddings", repr(self.embeddings).removeprefix("Embeddings: ")),
             (
                 "response",
-                f"{self.n_factors} factors; {self.explained_share:.0%} of their variance follows the {follows}",
+                f"{self.n_factors} factors; {share:.0%} ({low:.0%} to {high:.0%}) of their variance follows the "
+                f"{follows}",
             ),
-            ("unseen", f"expected R² {self.predictable_share:.0%} for the response of a perturbation left out"),
-            (
-                "loss",
-                f"{self.loss[0]:.4f} to {self.loss[-1]:.4f} nats per cell and gene, {len(self.loss)} epochs, ended "
-                f"{stopped}",
-            ),
+            ("unseen", self._left_out()),
+            ("concentration", "{1:,.0f} ({0:,.0f} to {2:,.0f}) for a typical gene".format(*self.concentration_interval())),
+            *self._how_fitted(),
             ("on target", f"{n_measured} of {len(self.perturbations)} perturbations target a measured gene"),
             ("time", f"{self.seconds:.1f} s"),
         ]
         if histograms.constant_genes:
             rows.insert(2, ("constant genes", listed(histograms.constant_genes, 5)))
-        if spiked := self._spike():
-            rows.insert(-2, ("warning", spiked))
         return "\n".join(["Fit", *(f"  {name:<15}{what}" for name, what in rows)])
 
-    def _spike(self) -> str:
-        """Return a warning if the loss ended above its lowest value by more than a tenth of its fall, else ""."""
+    def _left_out(self) -> str:
+        """Say how well responses are predicted from other perturbations."""
+        found = [f"{value:.0%} for {what}" for what, value in self.left_out_r2().items()]
+        return f"R² of responses left out: {', '.join(found)}"
+
+    def _how_fitted(self) -> list[tuple[str, str]]:
+        """Rows on the optimization, or on the chains."""
+        if self.samples is not None:
+            found, sizes = self.diagnostics, self.samples.sizes
+            text = f"{sizes['chain']} of {sizes['draw']:,} draws"
+            if found:
+                text += (
+                    f"; {found['divergences']:.0f} divergences, R-hat up to {found['r_hat']:.2f}, effective draws from "
+                    f"{found['n_eff']:.0f}"
+                )
+            return [("chains", text)]
+        stopped = "by the stopping rule" if self.converged else "at the last epoch allowed"
+        rows = [
+            (
+                "loss",
+                f"{self.loss[0]:.4f} to {self.loss[-1]:.4f} nats per cell and gene, {len(self.loss)} epochs, ended "
+                f"{stopped}",
+            )
+        ]
         lowest = self.loss.min()
-        if self.loss[-1] - lowest <= 0.1 * (self.loss[0] - lowest):
-            return ""
-        epoch = int(self.loss.argmin()) + 1
-        return f"the loss rose after its lowest value, {lowest:.4f} in epoch {epoch}; try a smaller step_size"
+        if self.loss[-1] - lowest > 0.1 * (self.loss[0] - lowest):
+            epoch = int(self.loss.argmin()) + 1
+            rose = f"the loss rose after its lowest value, {lowest:.4f} in epoch {epoch}; try a smaller step_size"
+            rows.append(("warning", rose))
+        return rows
 
     def predict(
         self,
@@ -111,7 +140,7 @@ class Fit(Posterior):
         context : str or sequence of str, optional
             Context or contexts to predict for; by default all.
         num_draws : int
-            Number of posterior draws.
+            Number of posterior draws. Of Markov chains, as many are taken from each, evenly spaced.
         seed : int
             The same seed gives the same draws for a perturbation, whatever else is predicted with it.
         progress_bar : bool
@@ -128,7 +157,8 @@ class Fit(Posterior):
         TypeError
             If a label is not a str.
         ValueError
-            If there is no label, a label or context is named twice, or a label is that of the controls.
+            If there is no label, a label or context is named twice, a label is that of the controls, or chains do not
+            have so many draws, the same number of each.
 
         See Also
         --------
@@ -206,6 +236,72 @@ class Fit(Posterior):
             progress_bar=progress_bar,
         )
 
+    def numpyro_model(self) -> NumpyroModel:
+        """Return the numpyro model of this screen and its data, for inference of your own.
+
+        Returns
+        -------
+        NumpyroModel
+
+        See Also
+        --------
+        distpert.Fit.with_samples
+
+        Examples
+        --------
+        >>> story = fit.numpyro_model()  # doctest: +SKIP
+        >>> numpyro.infer.log_likelihood(story.model, samples, story.design, story.batch)  # doctest: +SKIP
+        """
+        priors = Priors(**self.settings["priors"])
+        prepared = prepare(self.groups, self.embeddings, self.n_factors, priors)
+        return bind_model(
+            prepared.design, prepared.batch, prepared.start, n_factors=prepared.n_factors, priors=priors
+        )
+
+    def with_samples(self, samples: Mapping[str, Any], **diagnostics: float) -> Fit:
+        """Return a fit whose predictions come from draws of your own.
+
+        Parameters
+        ----------
+        samples : dict of array
+            Draws of all sites of `numpyro_model`, each (chain, draw, ...), as
+            ``mcmc.get_samples(group_by_chain=True)`` returns them.
+        **diagnostics : float
+            Kept in `diagnostics`, beside R-hat and effective draws.
+
+        Returns
+        -------
+        Fit
+            With the same histograms, embeddings, kernel and settings.
+
+        Raises
+        ------
+        KeyError
+            If a site is missing.
+        ValueError
+            If a site has another shape, or is not finite.
+
+        See Also
+        --------
+        distpert.Fit.numpyro_model
+
+        Examples
+        --------
+        >>> own = fit.with_samples(mcmc.get_samples(group_by_chain=True))  # doctest: +SKIP
+        >>> own.predict("NANOG").summary()  # doctest: +SKIP
+        """
+        design = self.numpyro_model().design
+        named = name_samples(samples, self.groups, design)
+        found = {**diagnostics, **diagnose(named, self.groups)}
+        return replace(
+            self,
+            parameters=one_draw(named, design),
+            samples=named,
+            loss=np.empty(0),
+            converged=found["r_hat"] <= GOOD_R_HAT and not found.get("divergences"),
+            diagnostics=found,
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one netCDF file. Predictions of the loaded fit are the same to the last bit.
 
@@ -230,7 +326,12 @@ class Fit(Posterior):
         >>> fit.save("fit.nc")  # doctest: +SKIP
         >>> distpert.load("fit.nc")  # doctest: +SKIP
         """
-        facts = {"converged": self.converged, "settings": self.settings, "seconds": self.seconds}
+        facts = {
+            "converged": self.converged,
+            "settings": self.settings,
+            "seconds": self.seconds,
+            "diagnostics": self.diagnostics,
+        }
         write_posterior(self, path, loss=self.loss, facts=facts)
 
     def _requested(

@@ -1,4 +1,4 @@
-"""Arrays that the model conditions on: units of the bins, directions of tilts, positions of perturbed genes."""
+"""Arrays that the model conditions on: directions of tilts, positions of perturbed genes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert._shared.labels import genes_of
-
-# Bins with this share of a gene's cells or more are optimized in units of one logit, rarer ones in longer units.
-COMMON_SHARE, LONGEST_STRIDE = 0.1, 8.0
-
-
-def bin_strides(counts: NDArray) -> NDArray[np.float64]:
-    r"""Units (gene, bin) in which shifts are optimized, in logits.
-
-    Adam moves all parameters by about the same, so it is slow in directions that only a few cells inform. The unit of
-    a bin goes with the standard deviation of its logit,
-
-    .. math:: \max\Big(1, \min\Big(\sqrt{.1 / h_b}, 8\Big)\Big)
-
-    with h_b the share of the perturbed cells in bin b, after half a cell is added to each bin.
-
-    Parameters
-    ----------
-    counts
-        (group, gene, bin) numbers of perturbed cells.
-    """
-    total = counts.sum(axis=0, dtype=np.float64) + 0.5
-    share = total / total.sum(axis=-1, keepdims=True)
-    return np.clip(np.sqrt(COMMON_SHARE / share), 1, LONGEST_STRIDE)
 
 
 def on_target_tilts(control: NDArray) -> NDArray[np.float64]:

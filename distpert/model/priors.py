@@ -16,16 +16,20 @@ class Priors:
 
     Attributes
     ----------
+    level : float
+        Standard deviation of each step from bin to bin of the level of a context, about the pooled histogram.
     common : float
-        Standard deviation of each step of the common shift from bin to bin.
+        Scale of the half-normal prior of the standard deviation of each step of the common shift.
     context : float
-        Standard deviation of each step of a context's deviation from the common shift.
+        The same for each context's deviation from the common shift.
     loading : float
-        Standard deviation of each step of the loadings.
+        The same for the loadings of each factor.
+    direction : float
+        Standard deviation of the logarithm of the relative size of loadings along each direction of the basis.
     loading_smoothness : float
-        Correlation of each step of the loadings with the next, from 0 to below 1.
+        Correlation of each step with the next, from 0 to below 1, for all of these.
     log_concentration : tuple of float
-        Mean and standard deviation of the logarithm of the concentration κ.
+        Mean and standard deviation of the logarithm of a typical concentration κ.
     share : tuple of float
         The two parameters of the Beta prior of the explained share ρ.
 
@@ -43,15 +47,17 @@ class Priors:
     >>> distpert.fit(adata, embeddings, priors=distpert.Priors(loading=0.3))  # doctest: +SKIP
     """
 
-    common: float = 2.0
-    context: float = 1.0
-    loading: float = 0.1
+    level: float = 2.0
+    common: float = 0.3
+    context: float = 0.3
+    loading: float = 0.3
+    direction: float = 0.5
     loading_smoothness: float = 0.8
     log_concentration: tuple[float, float] = (8.0, 1.5)
     share: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        bounds: dict[str, dict[str, float]] = {name: {"above": 0} for name in ("common", "context", "loading")}
+        bounds: dict[str, dict[str, float]] = {name: {"above": 0} for name in ("level", "common", "context", "loading", "direction")}
         bounds["loading_smoothness"] = {"least": 0, "below": 1}
         for name, wanted in bounds.items():
             object.__setattr__(self, name, check_number(name, getattr(self, name), **wanted))  # a plain float, for JSON

@@ -66,8 +66,7 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         A bar for each factor, with its share of all shifts as the width, widest first. The dashed line is
-        `Fit.explained_share`, the area of the bars. The dotted line is `Fit.predictable_share`, the expected
-        (leave-one-out) R² of the latent responses.
+        `Fit.explained_share`. Dotted lines are the R² of responses that are left out (`Fit.left_out_r2`).
 
     Raises
     ------
@@ -89,7 +88,7 @@ def plot_explained_share(fit: Fit, *, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax)
     ax.bar(width.cumsum() - width, share[order], width, align="edge", color=PREDICTED, alpha=0.4, edgecolor=PREDICTED)
     lines = [("explained by the embedding", fit.explained_share, "--", CONTROL)]
-    lines.append(("expected R² when held out", fit.predictable_share, ":", OBSERVED))
+    lines += [(f"R² left out, {what}", value, ":", OBSERVED) for what, value in fit.left_out_r2().items()]
     for what, value, dashes, color in lines:
         ax.axhline(value, color=color, ls=dashes, lw=1.6, label=f"{what}: {value:.0%}")
     ax.set(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 from distpert._shared.files import numeric_encoding, write_whole
 from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
+from distpert.model.basis import shift_basis
 from distpert.model.kernels import Kernel
 from distpert.posterior.posterior import Posterior
+from distpert.training.groups import TrainingGroups
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMAT = "distpert fit"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def write_posterior(
@@ -55,11 +60,12 @@ def write_posterior(
             "/embeddings": embeddings,
             "/parameters": posterior.parameters,
             "/loss": xr.Dataset({"loss": ("epoch", loss)}),
+            **({} if posterior.samples is None else {"/samples": posterior.samples}),
         }
     )
     encoding = {
         f"/{node}": {str(name): numeric_encoding(array) for name, array in tree[node].variables.items()}
-        for node in ("histograms", "embeddings", "parameters", "loss")
+        for node in tree.children
     }
     write_whole(path, lambda part: tree.to_netcdf(part, engine="h5netcdf", encoding=encoding))
 
@@ -108,15 +114,18 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
         if version < 2:  # had British spelling
             facts["settings"]["optimization"] = facts["settings"].pop("optimisation")
         embeddings = tree["embeddings"].to_dataset()
+        histograms = Histograms(tree["histograms"].to_dataset())
+        parameters = tree["parameters"].to_dataset()
         return facts | {
-            "histograms": Histograms(tree["histograms"].to_dataset()),
+            "histograms": histograms,
             "embeddings": Embeddings(
                 tuple(embeddings["gene"].to_numpy().tolist()),
                 embeddings["vectors"].to_numpy(),
                 tuple(embeddings["source_dims"].to_numpy().tolist()),
             ),
             "kernel": Kernel(**facts["kernel"]),
-            "parameters": tree["parameters"].to_dataset(),
+            "parameters": parameters if version >= 3 else _without_uncertainty(parameters, histograms),
+            "samples": tree["samples"].to_dataset() if "samples" in tree.children else None,
             "loss": tree["loss"]["loss"].to_numpy(),
         }
     except KeyError as error:
@@ -126,3 +135,23 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
     """Turn lists back into tuples, which JSON does not have: priors must be hashable."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+
+
+def _without_uncertainty(parameters: xr.Dataset, histograms: Histograms) -> xr.Dataset:
+    """Complete the parameters of a file before version 3, in which all that perturbations share was a point estimate."""
+    groups = TrainingGroups(histograms)
+    control = np.log(groups.smoothed_control).astype(np.float32)
+    n_contexts, n_genes, n_bins = control.shape
+    zeros = np.zeros((n_contexts, n_genes, n_bins - 1), np.float32)
+    along = ("gene", "direction")
+    return parameters.assign(
+        control=(("context", "gene", "bin"), control),
+        basis=(("gene", "bin", "direction"), shift_basis(groups.smoothed_control.mean(axis=0), 0.0).astype(np.float32)),
+        level_scale=(("context", *along), zeros),
+        common_scale=(("context", *along), zeros),
+        loading_scale=(("factor", *along), np.zeros((parameters.sizes["factor"], *zeros.shape[1:]), np.float32)),
+        perturbed_share=("context", np.zeros(n_contexts, np.float32)),
+        log_concentration_scale=("gene", np.zeros(n_genes, np.float32)),
+        typical_log_concentration=parameters["log_concentration"].mean(),
+        log_concentration_spread=np.float32(0),
+    )

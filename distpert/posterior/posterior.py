@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert._shared.arguments import quantile_levels
 from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
 from distpert.histograms.moments import MOMENTS, histogram_moments
 from distpert.histograms.statistics import attributes
 from distpert.model.design import on_target_tilts, target_indices
-from distpert.model.gaussian_process import leave_one_out
-from distpert.model.kernels import Kernel
+from distpert.model.gaussian_process import leave_one_out, predict_normal
+from distpert.model.kernels import Kernel, kernel_between
+from distpert.posterior.explained import draw_explained_share, left_out_r2
 from distpert.posterior.responses import Responses
-from distpert.posterior.unseen import KernelEigen, learn_unseen, null_response
+from distpert.posterior.samples import SampledResponses, flatten
+from distpert.posterior.shared import SharedPosterior, typical_scale
+from distpert.posterior.unseen import KernelEigen, Unseen, learn_unseen, null_response
 from distpert.training.groups import TrainingGroups
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+def interval(draws: NDArray[np.floating], ci_prob: float) -> tuple[float, float, float]:
+    """Lower end, median and upper end of the central interval of draws."""
+    median, lower, upper = np.quantile(draws, quantile_levels(ci_prob))
+    return float(lower), float(median), float(upper)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,10 +49,17 @@ class Posterior:
     kernel : Kernel
         Kernel between perturbations.
     parameters : Dataset
-        Point estimates ``common`` (context, gene, bin), ``loading`` (factor, gene, bin), ``explained_share`` (factor),
-        ``tilt_mean`` and ``tilt_scale`` (tilt), ``log_concentration`` (gene); posterior means and standard deviations
-        ``response`` and ``response_scale`` (perturbation, factor), ``on_target`` and ``on_target_scale``
-        (perturbation, tilt); ``eigenvalues`` and ``eigenvectors`` of the kernel between training perturbations.
+        Posterior means in logits: ``control``, ``common`` (context, gene, bin) and ``loading`` (factor, gene, bin).
+        Their standard deviations along the coordinates of ``basis`` (gene, bin, direction): ``level_scale`` and
+        ``common_scale`` (context, gene, direction), ``loading_scale`` (factor, gene, direction). Means and standard
+        deviations of ``response`` and ``response_scale`` (perturbation, factor), ``on_target`` and ``on_target_scale``
+        (perturbation, tilt), ``log_concentration`` and ``log_concentration_scale`` (gene). Point estimates
+        ``common_size``, ``factor_size`` (factor), ``direction_size`` (direction), ``explained_share`` (factor),
+        ``tilt_mean`` and ``tilt_scale`` (tilt), ``typical_log_concentration``, ``log_concentration_spread``.
+        ``perturbed_share`` (context); ``eigenvalues`` and ``eigenvectors`` of the kernel between training
+        perturbations. Of chains it is one draw, and all standard deviations are 0.
+    samples : Dataset or None
+        Draws of Markov chains (chain, draw, ...), if there are any. Predictions then come from them.
 
     See Also
     --------
@@ -51,13 +68,14 @@ class Posterior:
     Examples
     --------
     >>> fit.parameters["loading"]  # doctest: +SKIP
-    >>> fit.predictable_share  # doctest: +SKIP
+    >>> fit.left_out_r2()  # doctest: +SKIP
     """
 
     histograms: Histograms
     embeddings: Embeddings
     kernel: Kernel
     parameters: xr.Dataset
+    samples: xr.Dataset | None = field(default=None, kw_only=True)
 
     @cached_property
     def groups(self) -> TrainingGroups:
@@ -88,22 +106,126 @@ class Posterior:
     def explained_share(self) -> float:
         """Share of the variance of latent responses that follows the kernel, ρ in the model.
 
-        Factors are weighted by the size of their shifts (`factor_weight`). With a short length scale, nearly all of the
+        It is the median of its posterior, see `explained_share_interval`. With a short length scale, nearly all of the
         variance may follow the kernel, and yet little can be predicted of a gene that is far from all others: see
-        `predictable_share`.
+        `left_out_r2`.
         """
-        return float(self.factor_weight @ self.parameters["explained_share"].to_numpy())
+        return self.explained_share_interval()[1]
 
-    @property
-    def predictable_share(self) -> float:
-        """Leave-one-out R² of latent responses that the model expects, if each is predicted from all others.
+    def explained_share_interval(self, ci_prob: float = 0.9) -> tuple[float, float, float]:
+        """Lower end, median and upper end of the share of the variance of latent responses that follows the kernel.
 
-        One minus the variance of a response given all others, 1 / (C⁻¹)_pp with C = ρ K + (1 − ρ) I (Rasmussen &
-        Williams 2006, eq. 5.12), averaged over training perturbations; factors weighted as in `explained_share`.
+        Factors are weighted by the size of their shifts (`factor_weight`). The kernel counts as unknown: all length
+        scales and powers of its grid enter by their marginal likelihood. Of chains, the kernel is the chosen one.
+
+        Parameters
+        ----------
+        ci_prob : float
+            Probability of the interval.
+
+        Returns
+        -------
+        tuple of float
+
+        Examples
+        --------
+        >>> fit.explained_share_interval()  # doctest: +SKIP
         """
-        names = ("explained_share", "eigenvalues", "eigenvectors", "response")
-        _, variance = leave_one_out(*(self._doubles[name] for name in names))
-        return float(self.factor_weight @ (1 - variance.mean(axis=0)))
+        return interval(self._shares, ci_prob)
+
+    def concentration_interval(self, ci_prob: float = 0.9) -> tuple[float, float, float]:
+        """Lower end, median and upper end of the concentration κ of a typical gene.
+
+        Parameters
+        ----------
+        ci_prob : float
+            Probability of the interval.
+
+        Returns
+        -------
+        tuple of float
+
+        Examples
+        --------
+        >>> fit.concentration_interval()  # doctest: +SKIP
+        """
+        from scipy.stats import norm
+
+        if self.samples is not None:
+            return interval(np.exp(self.samples["typical_log_concentration"].to_numpy().ravel()), ci_prob)
+        (level,) = quantile_levels(ci_prob)[2:]
+        scale = self.parameters["log_concentration_scale"].to_numpy()
+        off = norm.ppf(level) * typical_scale(scale, float(self.parameters["log_concentration_spread"]))
+        typical = float(self.parameters["typical_log_concentration"])
+        return float(np.exp(typical - off)), float(np.exp(typical)), float(np.exp(typical + off))
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64]:
+        """Draws of the explained share."""
+        if self.samples is not None:
+            chosen = self.samples[["loading", "explained_share"]]
+            sizes = (chosen["loading"] ** 2).sum(["gene", "bin"])
+            shares: NDArray[np.float64] = ((sizes * chosen["explained_share"]).sum("factor") / sizes.sum("factor")).to_numpy()
+            return shares.ravel()
+        known = self._doubles["response"], self._doubles["response_scale"], self.factor_weight, self.perturbations
+        return draw_explained_share(*known, self.embeddings, self.kernel, (1.0, 1.0))
+
+    def left_out_r2(self) -> dict[str, float]:
+        """R² of latent responses that are predicted without the perturbation, for single genes and for pairs.
+
+        For a single gene, all labels with this gene are left out, as for a gene that was never perturbed. For a pair
+        only the pair is left out. The responses were estimated with the kernel, and loadings with all perturbations;
+        `distpert.cross_validate` leaves out the cells as well.
+
+        Returns
+        -------
+        dict
+            R² by ``"single genes"`` and ``"pairs"``, as far as there are such labels. Below 0, the mean response is a
+            better prediction.
+
+        Examples
+        --------
+        >>> fit.left_out_r2()  # doctest: +SKIP
+        """
+        unseen = self.unseen
+        responses = (self._doubles["response"] - unseen.origin) / (unseen.length[:, None] * unseen.size) - unseen.center
+        weight = self.factor_weight * unseen.size**2
+        return left_out_r2(responses, unseen.share, *self._eigen, weight, self.perturbations)
+
+    def told(self, labels: Sequence[str]) -> NDArray[np.float64]:
+        r"""Return the share of the variance of each label's response that embeddings tell (label,).
+
+        .. math:: \frac{\sum_k w_k d_k^2 (1 - \sigma_{pk}^2)}{\sum_k w_k d_k^2}
+
+        with :math:`\sigma_{pk}^2` the variance of the response given the other training perturbations, where 1 is that
+        without them. Shared genes count as well.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            Perturbations, in training or unseen, with the genes of each label in sorted order.
+
+        Returns
+        -------
+        ndarray, shape (label,)
+
+        Examples
+        --------
+        >>> fit.told(["NANOG"])  # doctest: +SKIP
+        """
+        unseen, weight = self.unseen, self.factor_weight * self.unseen.size**2
+        zeros = np.zeros_like(self._doubles["response"])
+        _, of_seen = leave_one_out(unseen.share, *self._eigen, zeros)
+        new = [label for label in labels if label not in self.perturbations]
+        cross = kernel_between(new, self.perturbations, self.embeddings, self.kernel)
+        _, of_new = predict_normal(unseen.share, *self._eigen, cross, zeros, zeros)
+        left = np.array(
+            [
+                of_new[new.index(label)] ** 2 if label in new else of_seen[self.perturbations.index(label)]
+                for label in labels
+            ]
+        )
+        return np.asarray((1 - left) @ weight / weight.sum(), np.float64)
 
     @property
     def strengths(self) -> NDArray[np.float64]:
@@ -112,7 +234,7 @@ class Posterior:
         Strengths would all be about one if responses were normal. In fact, some perturbations do much and many do
         little. Responses of unseen perturbations are drawn accordingly.
         """
-        return self._responses.unseen.strength
+        return self.unseen.strength
 
     @property
     def factor_weight(self) -> NDArray[np.float64]:
@@ -128,8 +250,8 @@ class Posterior:
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
-        """Log of the smoothed control histograms, from which shifts start (context, gene, bin)."""
-        return np.log(self.groups.smoothed_control).astype(np.float32)
+        """Log of the control histograms, from which shifts start (context, gene, bin): posterior means of the logits."""
+        return self.parameters["control"].to_numpy()
 
     @property
     def control(self) -> NDArray[np.float64]:
@@ -216,13 +338,56 @@ class Posterior:
         return self._responses.draw(labels, num_draws, seed)
 
     @cached_property
+    def shared(self) -> SharedPosterior:
+        """Posterior of what all perturbations share."""
+        return SharedPosterior(self.parameters, self.samples)
+
+    @property
+    def n_chains(self) -> int:
+        """Number of Markov chains; 1 if draws come from a fitted normal."""
+        return 1 if self.samples is None else int(self.samples.sizes["chain"])
+
+    def mean_response(self, num_draws: int) -> NDArray[np.float32]:
+        """Return the mean response of the training perturbations (draw, factor).
+
+        Parameters
+        ----------
+        num_draws : int
+            Number of draws; of a normal posterior, all are the same.
+
+        Returns
+        -------
+        ndarray, shape (draw, factor)
+
+        Examples
+        --------
+        >>> fit.mean_response(200).shape  # doctest: +SKIP
+        """
+        if self.samples is not None:
+            return flatten(self.samples[["response"]], num_draws)["response"].mean("perturbation").to_numpy()
+        mean = self.parameters["response"].mean("perturbation").to_numpy()
+        return np.broadcast_to(mean, (num_draws, len(mean))).copy()
+
+    @cached_property
     def _doubles(self) -> dict[str, NDArray[np.float64]]:
         """Parameters without a gene dimension, in double precision."""
         small = {str(name): array for name, array in self.parameters.items() if "gene" not in array.dims}
         return {name: array.to_numpy().astype(np.float64) for name, array in small.items()}
 
     @cached_property
-    def _responses(self) -> Responses:
+    def _responses(self) -> Responses | SampledResponses:
+        if self.samples is not None:
+            known = self.perturbations, self.samples, self.embeddings, self.kernel
+            return SampledResponses(*known, self._eigen)
+        return Responses(self.perturbations, self._doubles, self.embeddings, self.kernel, self._eigen, self.unseen)
+
+    @property
+    def _eigen(self) -> KernelEigen:
+        return KernelEigen(self._doubles["eigenvalues"], self._doubles["eigenvectors"])
+
+    @cached_property
+    def unseen(self) -> Unseen:
+        """What training perturbations that are left out tell of the responses of unseen ones."""
         parameters = self._doubles
         origin = null_response(
             self.parameters["common"].to_numpy(),
@@ -230,8 +395,6 @@ class Posterior:
             np.exp(self.log_control),
             int(self.groups.n_control.sum()),
         )
-        eigen = KernelEigen(parameters["eigenvalues"], parameters["eigenvectors"])
         known = parameters["response"], parameters["response_scale"]
         n_genes = np.array([len(genes_of(label)) for label in self.perturbations])
-        unseen = learn_unseen(*known, eigen, self.factor_weight, origin, n_genes)
-        return Responses(self.perturbations, parameters, self.embeddings, self.kernel, eigen, unseen)
+        return learn_unseen(*known, self._eigen, self.factor_weight, origin, n_genes)

@@ -12,6 +12,7 @@ from distpert.model.gaussian_process import explained_variance, leave_one_out, p
 from distpert.posterior.strengths import damped, expected_strengths, left_out_slope, left_out_strengths, tempering
 
 SMOOTHING = 0.5  # a in `Unseen.draw`: standard deviation of the noise, in units of that of residuals
+LEARNED = 5  # numbers that are learned of each factor's responses: mean, slope, share, length scale and power
 STEPS = 20  # in which strengths, mean and slope are maximized in turn; more steps do not change them
 
 
@@ -80,6 +81,7 @@ class Unseen(NamedTuple):
     ratio: NDArray[np.float64]
     residual: NDArray[np.float64]
     n_genes: NDArray[np.int64]
+    residual_scale: NDArray[np.float64]
 
     def predict(
         self,
@@ -131,8 +133,8 @@ class Unseen(NamedTuple):
         ratio, damped_ratio = self.ratio[chosen, None], damped(self.ratio)[chosen, None]
         # Weighted, because large residuals go with small ratios.
         spread = np.sqrt(np.average(self.residual**2, axis=0, weights=self.ratio**2))
-        noise = spread * rng.standard_normal((num_draws, len(mean)))
-        residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + SMOOTHING * noise
+        noise = np.sqrt((SMOOTHING * spread) ** 2 + self.residual_scale[chosen] ** 2) * rng.standard_normal((num_draws, len(mean)))
+        residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + noise
         return self.origin + strength * (ratio * (self.size * self.mean + scale * residual) + damped_ratio * mean)
 
     def predict_strengths(
@@ -186,8 +188,9 @@ def learn_unseen(
     ratio = strength / expected
     shift = expected[:, None] * (ratio[:, None] * mean + damped(ratio)[:, None] * slope * predicted)
     residual = (response - shift) / (strength[:, None] * np.sqrt(variance))
-    residual /= np.sqrt(1 - response.shape[1] / len(response))
-    return Unseen(origin, size, length, center, share, mean, slope, strength, ratio, residual, n_genes)
+    residual /= np.sqrt(max(1 - LEARNED / len(response), 1 / len(response)))
+    scale = response_scale / (strength[:, None] * np.sqrt(variance))
+    return Unseen(origin, size, length, center, share, mean, slope, strength, ratio, residual, n_genes, scale)
 
 
 def null_response(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert._shared.arguments import quantile_levels
 from distpert._shared.labels import canonical_label, label_text
 from distpert._shared.symbols import check_known
 from distpert.embeddings.vectors import Embeddings
@@ -272,16 +273,3 @@ class BasePrediction(ABC):
         """Name the contexts for a print-out; "" if there is no context key."""
         key = self.training.context_key
         return f", {key}: {', '.join(self.contexts)}" if key else ""
-
-
-def quantile_levels(ci_prob: float) -> list[float]:
-    """Return the quantile levels of `STATISTICS`.
-
-    Raises
-    ------
-    ValueError
-        If the probability is not between 0 and 1.
-    """
-    if not 0 < ci_prob < 1:
-        raise ValueError(f"ci_prob must lie between 0 and 1, not {ci_prob}")
-    return [0.5, (1 - ci_prob) / 2, (1 + ci_prob) / 2]

@@ -76,13 +76,13 @@ class Block:
 
 
 def blocks(n_perturbations: int, n_contexts: int, n_genes: int) -> list[Block]:
-    """Return all blocks, in order."""
+    """Return all blocks; those with the same genes, and in the same context, one after the other."""
     starts = range(0, n_genes, BLOCK_GENES)
     return [
         Block(p, c, slice(start, min(start + BLOCK_GENES, n_genes)))
-        for p in range(n_perturbations)
-        for c in range(n_contexts)
         for start in starts
+        for c in range(n_contexts)
+        for p in range(n_perturbations)
     ]
 
 

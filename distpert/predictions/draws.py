@@ -23,7 +23,7 @@ def softmax(logits: NDArray) -> NDArray:
 
 def expected_histograms(
     probs: Float32[np.ndarray, "draw gene bin"],
-    concentration: Float32[np.ndarray, " gene"],
+    concentration: Float32[np.ndarray, "*draw_gene"],
     counts: Int[np.ndarray, "gene bin"] | None = None,
 ) -> Float32[np.ndarray, "draw gene bin"]:
     """E[h | π, κ, n] = (κ π + n) / (κ + N): the mean of the Dirichlet, given the group's own cells, if any."""
@@ -31,17 +31,17 @@ def expected_histograms(
         return probs
     counts = counts.astype(np.float32)
     total = concentration + counts.sum(axis=-1)
-    return (concentration[:, None] * probs + counts) / total[:, None]
+    return (concentration[..., None] * probs + counts) / total[..., None]
 
 
 def sample_histograms(
     rng: np.random.Generator,
     probs: Float32[np.ndarray, "draw gene bin"],
-    concentration: Float32[np.ndarray, " gene"],
+    concentration: Float32[np.ndarray, "*draw_gene"],
     counts: Int[np.ndarray, "gene bin"] | None = None,
 ) -> Float32[np.ndarray, "draw gene bin"]:
     """Draw h ~ Dirichlet(κ π + n), from independent gammas."""
-    shape = concentration[:, None] * probs
+    shape = concentration[..., None] * probs
     if counts is not None:
         shape += counts
     np.maximum(shape, _SMALLEST, out=shape)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert._shared.arguments import check_type
+from distpert._shared.arguments import check_type, quantile_levels
 from distpert.histograms.moments import histogram_moments
-from distpert.predictions.base import STATISTICS, quantile_levels
+from distpert.predictions.base import STATISTICS
 from distpert.predictions.blocks import Block
 from distpert.predictions.cell_numbers import numbers_of_cells
 from distpert.predictions.layout import collect, labeled, with_bins

@@ -24,7 +24,6 @@ def log_likelihood(prediction: PosteriorDraws, counts: xr.DataArray) -> xr.DataA
 
     log_prob = jax.jit(dirichlet_categorical_log_prob)
     training = prediction.training
-    log_concentration = prediction.posterior.parameters["log_concentration"].to_numpy()
     wanted = {"perturbation": list(prediction.perturbations), "gene": list(prediction.genes)}
     if training.context_key:
         wanted["context"] = list(prediction.contexts)
@@ -35,7 +34,7 @@ def log_likelihood(prediction: PosteriorDraws, counts: xr.DataArray) -> xr.DataA
     def of_block(block: Block) -> NDArray:
         logits = np.log(np.maximum(prediction.probs(block), np.finfo(np.float32).tiny))
         seen = observed[block.perturbation, block.context, block.genes].astype(np.float32)
-        return np.asarray(log_prob(logits, log_concentration[block.genes], seen))
+        return np.asarray(log_prob(logits, np.log(prediction.shared(block).concentration), seen))
 
     found = labeled(prediction, collect(prediction, of_block, (), draws=True), draws=True)
     return found.assign_attrs(long_name="log-probability of the observed cells", units="nats")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from distpert.histograms.moments import MOMENTS
 from distpert.histograms.statistics import attributes
-from distpert.predictions.base import BasePrediction, quantile_levels
+from distpert._shared.arguments import quantile_levels
+from distpert.predictions.base import BasePrediction
 from distpert.predictions.blocks import Block
 from distpert.predictions.cell_numbers import numbers_of_cells
 from distpert.predictions.layout import collect, labeled

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distpert.embeddings.vectors import Embeddings
 from distpert.posterior.posterior import Posterior
+from distpert.posterior.shared import SharedDraws
 from distpert.predictions.blocks import Block
 from distpert.predictions.draws import (
     HISTOGRAM,
@@ -36,11 +37,14 @@ class PosteriorDraws(HistogramPrediction):
         Draws of the latent responses.
     on_target : ndarray, shape (draw, perturbation, tilt), float32
         Draws of the tilts of each perturbed gene's own histogram.
+    shared_at_mean : bool
+        Whether what all perturbations share (controls, loadings, concentrations) has its posterior mean in every draw.
     """
 
     posterior: Posterior = field(kw_only=True)
     response: NDArray[np.float32] = field(kw_only=True)
     on_target: NDArray[np.float32] = field(kw_only=True)
+    shared_at_mean: bool = field(default=False, kw_only=True)
 
     kind: ClassVar[str] = "posterior"
 
@@ -66,16 +70,27 @@ class PosteriorDraws(HistogramPrediction):
 
     def probs(self, block: Block) -> NDArray[np.float32]:
         """Return expected histograms π (draw, gene, bin), given the drawn responses and tilts."""
-        posterior, label = self.posterior, self.perturbations[block.perturbation]
-        p, genes = block.perturbation, block.genes
-        context = posterior.contexts.index(self.contexts[block.context])
-        loading = posterior.parameters["loading"].to_numpy()[:, genes]
-        base = posterior.log_control[context, genes] + posterior.parameters["common"].to_numpy()[context, genes]
-        logits = np.tensordot(self.response[:, p], loading, axes=1) + base
-        for gene in posterior.targets(label):
+        label, p, genes = self.perturbations[block.perturbation], block.perturbation, block.genes
+        shared = self.shared(block)
+        loading = shared.loading.reshape(*shared.loading.shape[:2], -1)
+        logits = (self.response[:, p, None] @ loading).reshape(shared.base.shape) + shared.base
+        context = self._context(block)
+        for gene in self.posterior.targets(label):
             if genes.start <= gene < genes.stop:
-                logits[:, gene - genes.start] += self.on_target[:, p] @ posterior.tilts[context, gene]
+                logits[:, gene - genes.start] += self.on_target[:, p] @ self.posterior.tilts[context, gene]
         return softmax(logits)
+
+    def shared(self, block: Block) -> SharedDraws:
+        """Return the draws, for a block, of what all perturbations share."""
+        drawn = self.posterior.shared.draw(self._context(block), block.genes, self.num_draws, self.seed)
+        if not self.shared_at_mean:
+            return drawn
+        means = (np.broadcast_to(values.mean(axis=0), values.shape) for values in drawn)
+        return SharedDraws(*map(np.ascontiguousarray, means))
+
+    def _context(self, block: Block) -> int:
+        """Position of a block's context among those of the training."""
+        return self.posterior.contexts.index(self.contexts[block.context])
 
     def draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Draw histograms h, or histograms of ``n_cells`` cells; see `HistogramPrediction.draw`."""
@@ -95,5 +110,4 @@ class PosteriorDraws(HistogramPrediction):
         """Return parameters of the Dirichlet: π, κ, and the counts of the group if it was in training."""
         label, context = self.perturbations[block.perturbation], self.contexts[block.context]
         counts = self.posterior.groups.counts_of(label, context)
-        concentration = self.posterior.concentration[block.genes]
-        return self.probs(block), concentration, None if counts is None else counts[block.genes]
+        return self.probs(block), self.shared(block).concentration, None if counts is None else counts[block.genes]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from distpert._shared.arguments import check_type
 from distpert.predictions.posterior_draws import PosteriorDraws
@@ -35,6 +37,8 @@ class Prediction(PosteriorDraws):
         Draws of the latent responses.
     on_target : ndarray, shape (draw, perturbation, tilt), float32
         Draws of the tilts of each perturbed gene's own histogram.
+    shared_at_mean : bool
+        Whether what all perturbations share (controls, loadings, concentrations) has its posterior mean in every draw.
     seed : int
         Seed of all random numbers.
     progress_bar : bool
@@ -54,8 +58,109 @@ class Prediction(PosteriorDraws):
         n_seen = len(set(self.posterior.perturbations).intersection(self.perturbations))
         return (
             f"Prediction: {len(self.perturbations)} perturbations ({n_seen} in training) × {len(self.genes)} genes, "
-            f"{self.num_draws} draws{self.in_contexts()}"
+            f"{self.num_draws} draws{self.in_contexts()}; embeddings tell {np.median(self.told):.0%} of the variance of "
+            "responses (median)"
         )
+
+    @property
+    def told(self) -> xr.DataArray:
+        """Share of the variance of each response that embeddings tell, given the other perturbations.
+
+        Near 0, the prediction of an unseen perturbation is that of any perturbation; near 1, its embedding determines
+        its response. For a perturbation in training it is the share that the others tell, without its own cells. Genes
+        that two labels share count as well.
+
+        Returns
+        -------
+        DataArray
+            (perturbation).
+
+        See Also
+        --------
+        distpert.Posterior.left_out_r2
+
+        Examples
+        --------
+        >>> prediction.told.to_series().sort_values()  # doctest: +SKIP
+        """
+        import xarray as xr
+
+        return xr.DataArray(
+            self.posterior.told(self.perturbations),
+            coords={"perturbation": list(self.perturbations)},
+            attrs={"long_name": "share of the variance of the response that embeddings tell", "units": "1"},
+        )
+
+    def effects(
+        self, *, reference: Literal["control", "mean", "additive"] = "control", rope: float = 0.0, ci_prob: float = 0.9
+    ) -> xr.Dataset:
+        r"""Shift of each moment of each gene from a reference, with its uncertainty.
+
+        Both sides of a shift come from the same posterior draw. The uncertainty of the controls is therefore included,
+        and what both sides share cancels.
+
+        Parameters
+        ----------
+        reference : {"control", "mean", "additive"}
+            ``"control"``: the control cells of the same context. ``"mean"``: a perturbation with the mean response of
+            the training perturbations. ``"additive"``, for labels ``A+B``: the sum of the shifts of A and B from
+            control; what is beyond it is their interaction.
+        rope : float
+            Half the width of the region of practical equivalence, in units of the standard deviation of the gene's
+            expression in control cells. A shift of the mean is in it if :math:`|\Delta| \le r \sigma`; of the
+            variance, if :math:`|\Delta| \le r \sigma^2`; of skewness and kurtosis, if :math:`|\Delta| \le r`.
+        ci_prob : float
+            Probability of the interval.
+
+        Returns
+        -------
+        Dataset
+            Each (moment, perturbation, [context,] gene):
+
+            - ``shift``, ``lower``, ``upper``: median and central interval.
+            - ``prob_positive``: posterior probability that the shift is positive.
+            - ``lfsr``: local false sign rate, the smaller of the probabilities that the shift is at least 0 and at most
+              0 (Stephens 2017). With S draws, both probabilities are (count + ½) / (S + 1), so none is exactly 0.
+            - ``s_value``: expected share of wrong signs among the genes of the same perturbation, context and moment
+              whose lfsr is at most that of this gene: the mean of their lfsr.
+            - ``prob_rope``: probability that the shift is in the region of practical equivalence.
+
+            And (perturbation, [context,] gene): ``log2_fold_change``, ``log2_fold_change_lower`` and
+            ``log2_fold_change_upper``, of the mean expression before the logarithm, :math:`\operatorname{E}[e^x - 1]`.
+
+            A gene that is constant in the data never changes: its shift is 0, and its lfsr is 1.
+
+        Raises
+        ------
+        ValueError
+            If the reference is none of these, ``rope`` is negative, ``ci_prob`` is not between 0 and 1, or the
+            reference is ``"additive"`` and a label has only one gene.
+        KeyError
+            If the reference is ``"additive"`` and a gene of a label has no embedding.
+
+        See Also
+        --------
+        distpert.plots.plot_effects, distpert.Prediction.summary
+
+        Notes
+        -----
+        Shifts are shrunk towards those of other perturbations and genes, by as much as the data say. A call at an lfsr
+        of .05 is wrong in sign with a probability of .05 under the model, however many genes are looked at. For the
+        expected share of wrong signs among all calls, use ``s_value``.
+
+        References
+        ----------
+        Stephens (2017), False discovery rates: a new deal, Biostatistics 18, 275.
+
+        Examples
+        --------
+        >>> effects = prediction.effects(rope=0.1)  # doctest: +SKIP
+        >>> table = effects.to_dataframe().reset_index()  # doctest: +SKIP
+        >>> table[table["s_value"] < 0.05].to_csv("effects.csv", index=False)  # doctest: +SKIP
+        """
+        from distpert.predictions.effects import find_effects
+
+        return find_effects(self, reference, rope, ci_prob)
 
     def log_likelihood(self, counts: xr.DataArray) -> xr.DataArray:
         """Log-probability of observed cells under each posterior draw.

@@ -25,7 +25,17 @@ from distpert.predictions.draws import HISTOGRAM, REPLICATE, sample_histograms, 
 from distpert.predictions.histogram_prediction import HistogramPrediction
 
 # Sites that are stored. The others have a value for each gene and bin; they are drawn again, the same, when needed.
-_STORED = ("explained_share", "response", "tilt_mean", "tilt_scale", "on_target", "log_concentration")
+_STORED = (
+    "common_size",
+    "factor_size",
+    "direction_size",
+    "explained_share",
+    "response",
+    "tilt_mean",
+    "tilt_scale",
+    "on_target",
+    "log_concentration",
+)
 _GROUPS_AT_ONCE = 16  # groups with probabilities in memory, for all draws and the genes of a block
 
 
@@ -50,8 +60,8 @@ class PriorPrediction(HistogramPrediction):
     """Prior predictive distributions of all genes under some perturbations; made by `Fit.prior_predictive`.
 
     All parameters are drawn from their priors: the common shift, loadings, explained shares, responses, tilts and
-    concentrations. The smoothed control histograms, the bins, the kernel and the number of factors come from the data.
-    Smoothing and kernel have seen perturbed cells, so this is not a prior in the strict sense.
+    concentrations. The control histograms, the bins, the kernel and the number of factors come from the fit. These have
+    seen perturbed cells, so this is not a prior in the strict sense.
 
     Attributes
     ----------
@@ -63,8 +73,9 @@ class PriorPrediction(HistogramPrediction):
         Prior scales.
     sites : dict of ndarray, shape (draw, ...)
         Draws of all sites of the model except those of size genes × bins, in the shapes of the model:
-        ``explained_share`` (factor), ``response`` (factor, perturbation), ``tilt_mean`` and ``tilt_scale`` (tilt),
-        ``on_target`` (perturbation, tilt), ``log_concentration`` (gene).
+        ``common_size``, ``factor_size`` and ``explained_share`` (factor), ``direction_size`` (direction), ``response``
+        (factor, perturbation), ``tilt_mean`` and ``tilt_scale`` (tilt), ``on_target`` (perturbation, tilt),
+        ``log_concentration`` (gene).
 
     See Also
     --------
@@ -151,7 +162,9 @@ class PriorPrediction(HistogramPrediction):
         genes, posterior = chosen[0].genes, self.posterior
         design = _design(posterior, self.perturbations)
         part = design._replace(
-            log_control=design.log_control[:, genes],
+            log_pooled=design.log_pooled[:, genes],
+            basis=design.basis[genes],
+            control_counts=design.control_counts[:, genes],
             tilts=design.tilts[:, genes],
             targets=_within(design.targets, genes),
         )
@@ -186,7 +199,10 @@ def _design(posterior: Posterior, perturbations: Sequence[str]) -> Design:
     np.fill_diagonal(matrix, 1)
     eigenvalues, eigenvectors = np.linalg.eigh(matrix)
     return Design(
-        log_control=posterior.log_control,
+        log_pooled=posterior.log_control,
+        basis=posterior.parameters["basis"].to_numpy(),
+        perturbed_share=np.zeros(len(posterior.contexts), np.float32),  # the level is that of the controls
+        control_counts=np.zeros(posterior.log_control.shape, np.float32),
         eigenvalues=np.maximum(eigenvalues, 0).astype(np.float32),
         eigenvectors=eigenvectors.astype(np.float32),
         tilts=posterior.tilts,
@@ -223,8 +239,10 @@ def _trace_model(
     # Counts are given as zeros, so that they are not drawn.
     counts, n_cells = np.zeros((n_groups, n_genes, n_bins), np.float32), np.zeros(n_groups, np.int32)
     batch = Batch(counts, n_cells, perturbation, context)
-    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, dict(given)), key)
-    trace: Trace = numpyro.handlers.trace(seeded).get_trace(design, batch, n_groups, n_factors, priors)
+    level = np.zeros((len(design.log_pooled), n_genes, n_bins - 1), np.float32)
+    seeded = numpyro.handlers.seed(numpyro.handlers.substitute(model, {"level": level, **given}), key)
+    options = {"n_groups": n_groups, "n_factors": n_factors, "priors": priors}
+    trace: Trace = numpyro.handlers.trace(seeded).get_trace(design, batch, **options)
     return trace
 
 

@@ -37,13 +37,16 @@ def smoothed_controls(counts: NDArray, n_cells: NDArray, context: NDArray, is_co
     is_control
         (group,) whether the cells are controls.
     """
-    n_bins = counts.shape[-1]
-    controls = observed_controls(counts, n_cells, context, is_control)
-    smoothed = []
-    for c, control in enumerate(controls):
+    controls, pooled = observed_controls(counts, n_cells, context, is_control), pooled_histograms(counts, n_cells, context)
+    n_control = np.bincount(context, n_cells * is_control)[:, None, None]
+    return (n_control * controls + PSEUDO_CELLS * pooled) / (n_control + PSEUDO_CELLS)
+
+
+def pooled_histograms(counts: NDArray, n_cells: NDArray, context: NDArray) -> NDArray[np.float64]:
+    """Return the histograms of all cells of each context (context, gene, bin); arguments as in `smoothed_controls`."""
+    pooled = []
+    for c in range(context.max() + 1):
         rows = context == c
-        total = counts[rows].sum(axis=0, dtype=np.float64) + UNIFORM_CELLS / n_bins
-        pooled = total / (n_cells[rows].sum() + UNIFORM_CELLS)
-        n_control = n_cells[rows & is_control].sum()
-        smoothed.append((n_control * control + PSEUDO_CELLS * pooled) / (n_control + PSEUDO_CELLS))
-    return np.stack(smoothed)
+        total = counts[rows].sum(axis=0, dtype=np.float64) + UNIFORM_CELLS / counts.shape[-1]
+        pooled.append(total / (n_cells[rows].sum() + UNIFORM_CELLS))
+    return np.stack(pooled)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert.histograms.histograms import Histograms
-from distpert.training.controls import observed_controls, smoothed_controls
+from distpert.training.controls import observed_controls, pooled_histograms, smoothed_controls
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,17 @@ class TrainingGroups:
     def smoothed_control(self) -> NDArray[np.float64]:
         """Smoothed control histograms (context, gene, bin); no bin is zero."""
         return smoothed_controls(self.counts, self.n_cells, self.context, self.is_control)
+
+    @cached_property
+    def control_counts(self) -> NDArray[np.integer]:
+        """Numbers of control cells in bins (context, gene, bin)."""
+        chosen = [self.is_control & (self.context == c) for c in range(len(self.contexts))]
+        return np.stack([self.counts[rows].sum(axis=0) for rows in chosen])
+
+    @cached_property
+    def pooled(self) -> NDArray[np.float64]:
+        """Histograms of all cells, with one cell spread evenly over the bins (context, gene, bin)."""
+        return pooled_histograms(self.counts, self.n_cells, self.context)
 
     @cached_property
     def n_control(self) -> NDArray[np.int64]:
