@@ -242,8 +242,8 @@ def without_latent_uncertainty(prediction: Prediction) -> Prediction:
     """Remove the posterior uncertainty of parameters, which leaves only the Dirichlet variation of histograms.
 
     Every draw has the mean of the drawn responses and on-target tilts, and of controls, loadings and concentrations.
-    Histograms still vary around their expectation, and cells are still sampled. Such a prediction is over-confident. Its calibration, compared with that of the full
-    prediction, shows the contribution of the latent uncertainty.
+    Histograms still vary around their expectation, and cells are still sampled. Such a prediction is over-confident.
+    Its calibration, compared with that of the full prediction, shows the contribution of the latent uncertainty.
 
     Parameters
     ----------

@@ -15,10 +15,10 @@ from distpert._shared.labels import listed
 from distpert.fitting.prepare import prepare
 from distpert.model.priors import Priors
 from distpert.model.sampling import NumpyroModel, bind_model
-from distpert.posterior.files import read_posterior, write_posterior
 from distpert.posterior.diagnostics import GOOD_R_HAT, diagnose
+from distpert.posterior.files import read_posterior, write_posterior
 from distpert.posterior.posterior import Posterior
-from distpert.posterior.samples import flatten, name_samples, one_draw
+from distpert.posterior.samples import name_samples, one_draw
 from distpert.predictions.prediction import Prediction
 from distpert.predictions.prior import PriorPrediction, sample_prior
 from distpert.predictions.requested import requested_contexts, requested_labels
@@ -81,7 +81,10 @@ class Fit(Posterior):
                 f"{follows}",
             ),
             ("unseen", self._left_out()),
-            ("concentration", "{1:,.0f} ({0:,.0f} to {2:,.0f}) for a typical gene".format(*self.concentration_interval())),
+            (
+                "concentration",
+                "{1:,.0f} ({0:,.0f} to {2:,.0f}) for a typical gene".format(*self.concentration_interval()),
+            ),
             *self._how_fitted(),
             ("on target", f"{n_measured} of {len(self.perturbations)} perturbations target a measured gene"),
             ("time", f"{self.seconds:.1f} s"),
@@ -170,14 +173,15 @@ class Fit(Posterior):
         """
         labels, contexts = self._requested(perturbations, context)
         num_draws, seed = check_count("num_draws", num_draws), check_seed(seed)
-        response, on_target = self.draw_responses(labels, num_draws, seed)
+        drawn = self.draw_responses(labels, num_draws, seed)
         return Prediction(
             self.histograms,
             labels,
             contexts,
             posterior=self,
-            response=response,
-            on_target=on_target,
+            response=drawn.response,
+            on_target=drawn.on_target,
+            inactive=drawn.inactive,
             seed=seed,
             progress_bar=progress_bar,
         )
@@ -254,9 +258,7 @@ class Fit(Posterior):
         """
         priors = Priors(**self.settings["priors"])
         prepared = prepare(self.groups, self.embeddings, self.n_factors, priors)
-        return bind_model(
-            prepared.design, prepared.batch, prepared.start, n_factors=prepared.n_factors, priors=priors
-        )
+        return bind_model(prepared.design, prepared.batch, prepared.start, n_factors=prepared.n_factors, priors=priors)
 
     def with_samples(self, samples: Mapping[str, Any], **diagnostics: float) -> Fit:
         """Return a fit whose predictions come from draws of your own.

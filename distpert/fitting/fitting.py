@@ -82,7 +82,8 @@ def fit(
         Bins for each gene.
     n_factors : int, optional
         Largest number of factors of the latent response. By default 24, and at most one less than there are
-        perturbations. A factor that the data do not need shrinks to nothing, so more of them cost time, but no accuracy.
+        perturbations. A factor that the data do not need shrinks to nothing. More of them cost time, but no
+        accuracy.
     priors : Priors, optional
         Prior scales; by default those chosen by cross-validation on unseen perturbations.
     inference : {"svi", "nuts"}
@@ -212,9 +213,7 @@ def _fit_chains(
     progress_bar: bool,
 ) -> Fit:
     """Run Markov chains and warn if they do not agree."""
-    story = bind_model(
-        prepared.design, prepared.batch, prepared.start, n_factors=prepared.n_factors, priors=priors
-    )
+    story = bind_model(prepared.design, prepared.batch, prepared.start, n_factors=prepared.n_factors, priors=priors)
     chains = run_chains(story, sampling, seed=settings["seed"], progress_bar=progress_bar)
     samples = name_samples(chains.samples, groups, prepared.design)
     found = {"divergences": chains.divergences, "at_greatest_depth": chains.at_depth, **diagnose(samples, groups)}

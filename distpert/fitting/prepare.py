@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.basis import coordinates, information, shift_basis
 from distpert.model.design import on_target_tilts, target_indices
-from distpert.model.generative import Batch, Design
 from distpert.model.gaussian_process import explained_variance
+from distpert.model.generative import Batch, Design
 from distpert.model.kernels import Kernel, choose_kernel
 from distpert.model.priors import Priors
 from distpert.model.sizes import shrink
@@ -54,7 +54,7 @@ class Prepared(NamedTuple):
 
 
 def default_leading(n_perturbations: int) -> int:
-    """Number of factors for the choice of the kernel: one for each four perturbations, from 2 to 20."""
+    """Return the number of factors for the choice of the kernel: one for each four perturbations, from 2 to 20."""
     return min(max(n_perturbations // 4, 2), 20)
 
 

@@ -184,28 +184,25 @@ def explained_variance(
 ) -> tuple[NDArray[np.float64], float]:
     """Share of each factor's variance that a kernel explains, by maximum marginal likelihood.
 
-    Under z ~ Normal(0, ρ K + (1 − ρ) I), with K = U diag(l) U', log p(z) is a sum over the entries of U'z. Each ρ of a
-    grid therefore costs almost nothing (Rasmussen & Williams 2006, §5.4.1).
+    Under z ~ Normal(0, a (ρ K + (1 − ρ) I)), with K = U diag(l) U', log p(z) is a sum over the entries of U'z. Each ρ of
+    a grid therefore costs almost nothing (Rasmussen & Williams 2006, §5.4.1). The amplitude a has its most likely value:
+    with a long length scale, responses vary less about their mean than the kernel says.
 
     Parameters
     ----------
     response
-        (perturbation, factor), unit variance.
+        (perturbation, factor).
     eigenvalues, eigenvectors
         (perturbation,) and (perturbation, perturbation), of K.
 
     Returns
     -------
     share, log_evidence
-        (factor,) shares, and the sum over factors of the greatest log p(z), without the constant in 2π.
+        (factor,) shares, and the sum over factors of the greatest log p(z), without constants.
     """
     grid = np.linspace(0.01, 0.99, 50)
     spectrum = grid[:, None] * eigenvalues + (1 - grid[:, None])
     rotated = (eigenvectors.T @ response) ** 2
-    import os
-    if os.environ.get("AMP"):
-        n = len(eigenvalues)
-        evidence = -0.5 * (n * np.log((1 / spectrum) @ rotated / n) + np.log(spectrum).sum(axis=1, keepdims=True))
-    else:
-        evidence = -0.5 * ((1 / spectrum) @ rotated + np.log(spectrum).sum(axis=1, keepdims=True))
+    amplitude = (1 / spectrum) @ rotated / len(eigenvalues)
+    evidence = -0.5 * (len(eigenvalues) * np.log(amplitude) + np.log(spectrum).sum(axis=1, keepdims=True))
     return grid[evidence.argmax(axis=0)], float(evidence.max(axis=0).sum())

@@ -102,11 +102,12 @@ def base_logits(design: Design, level: Array, shift: Array) -> tuple[Array, Arra
 
     .. math:: \log \bar h + V (a - \phi\, b) \quad \text{and} \quad \log \bar h + V (a + (1 - \phi)\, b)
 
-    with the level a, the shift b and the share :math:`\phi` of perturbed cells. The more cells, the nearer to the level:
-    what all cells tell about it does not depend on the shift, and the two are nearly independent in the posterior.
+    with the level a, the shift b and the share :math:`\phi` of perturbed cells. The more cells, the nearer to
+    the level: what all cells tell about it does not depend on the shift, and the two are nearly independent in the
+    posterior.
     """
     share = jnp.asarray(design.perturbed_share)[:, None, None]
-    control = design.log_pooled + along_bins(level - share * shift, design.basis)
+    control = jnp.asarray(design.log_pooled) + along_bins(level - share * shift, design.basis)
     return control, control + along_bins(shift, design.basis)
 
 
@@ -164,7 +165,9 @@ def model(design: Design, batch: Batch, *, n_groups: int, n_factors: int, priors
 
     # The directions in which perturbations differ. A factor that the data do not need gets a size near zero.
     factor_size = numpyro.sample("factor_size", dist.HalfNormal(priors.loading).expand([n_factors]).to_event())
-    direction_size = numpyro.sample("direction_size", dist.LogNormal(0, priors.direction).expand([n_directions]).to_event())
+    direction_size = numpyro.sample(
+        "direction_size", dist.LogNormal(0, priors.direction).expand([n_directions]).to_event()
+    )
     loading = normal("loading", 0.0, factor_size[:, None, None] * direction_size, n_factors)
 
     # The response of each perturbation: a share of its variance follows the kernel, the rest is its own.

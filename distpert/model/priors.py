@@ -57,7 +57,9 @@ class Priors:
     share: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        bounds: dict[str, dict[str, float]] = {name: {"above": 0} for name in ("level", "common", "context", "loading", "direction")}
+        bounds: dict[str, dict[str, float]] = {
+            name: {"above": 0} for name in ("level", "common", "context", "loading", "direction")
+        }
         bounds["loading_smoothness"] = {"least": 0, "below": 1}
         for name, wanted in bounds.items():
             object.__setattr__(self, name, check_number(name, getattr(self, name), **wanted))  # a plain float, for JSON

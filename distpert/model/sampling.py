@@ -113,7 +113,8 @@ def bind_model(
     def story(design: Design, batch: Batch) -> None:
         model(design, batch, n_groups=n_groups, n_factors=n_factors, priors=priors)
 
-    return NumpyroModel(story, *jax.tree.map(jnp.asarray, (design, batch)), start)
+    on_device = Design(*map(jnp.asarray, design)), Batch(*map(jnp.asarray, batch))
+    return NumpyroModel(story, *on_device, start)
 
 
 class Chains(NamedTuple):

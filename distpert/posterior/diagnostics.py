@@ -32,9 +32,12 @@ def diagnose(samples: xr.Dataset, groups: TrainingGroups) -> dict[str, float]:
 
     centers = groups.histograms.centers.to_numpy().astype(np.float32)
     control, common, loading, response = (
-        samples[name].transpose("chain", "draw", ...).to_numpy() for name in ("control", "common", "loading", "response")
+        samples[name].transpose("chain", "draw", ...).to_numpy()
+        for name in ("control", "common", "loading", "response")
     )
-    quantities = [samples[name].transpose("chain", "draw", ...).to_numpy() for name in ("on_target", "log_concentration")]
+    quantities = [
+        samples[name].transpose("chain", "draw", ...).to_numpy() for name in ("on_target", "log_concentration")
+    ]
     for c in range(len(groups.contexts)):
         base = control[:, :, c] + common[:, :, c]
         for p in range(len(groups.perturbations)):

@@ -138,7 +138,7 @@ def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_uncertainty(parameters: xr.Dataset, histograms: Histograms) -> xr.Dataset:
-    """Complete the parameters of a file before version 3, in which all that perturbations share was a point estimate."""
+    """Complete the parameters of a file before version 3, with point estimates of what perturbations share."""
     groups = TrainingGroups(histograms)
     control = np.log(groups.smoothed_control).astype(np.float32)
     n_contexts, n_genes, n_bins = control.shape

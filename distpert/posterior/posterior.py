@@ -20,13 +20,15 @@ from distpert.model.design import on_target_tilts, target_indices
 from distpert.model.gaussian_process import leave_one_out, predict_normal
 from distpert.model.kernels import Kernel, kernel_between
 from distpert.posterior.explained import draw_explained_share, left_out_r2
-from distpert.posterior.responses import Responses
+from distpert.posterior.inactive import Inactive, find_inactive
+from distpert.posterior.responses import DrawnResponses, Responses
 from distpert.posterior.samples import SampledResponses, flatten
 from distpert.posterior.shared import SharedPosterior, typical_scale
 from distpert.posterior.unseen import KernelEigen, Unseen, learn_unseen, null_response
 from distpert.training.groups import TrainingGroups
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 
@@ -165,7 +167,9 @@ class Posterior:
         if self.samples is not None:
             chosen = self.samples[["loading", "explained_share"]]
             sizes = (chosen["loading"] ** 2).sum(["gene", "bin"])
-            shares: NDArray[np.float64] = ((sizes * chosen["explained_share"]).sum("factor") / sizes.sum("factor")).to_numpy()
+            shares: NDArray[np.float64] = (
+                (sizes * chosen["explained_share"]).sum("factor") / sizes.sum("factor")
+            ).to_numpy()
             return shares.ravel()
         known = self._doubles["response"], self._doubles["response_scale"], self.factor_weight, self.perturbations
         return draw_explained_share(*known, self.embeddings, self.kernel, (1.0, 1.0))
@@ -250,7 +254,7 @@ class Posterior:
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
-        """Log of the control histograms, from which shifts start (context, gene, bin): posterior means of the logits."""
+        """Posterior mean of the logits of the control histograms, from which shifts start (context, gene, bin)."""
         return self.parameters["control"].to_numpy()
 
     @property
@@ -310,9 +314,7 @@ class Posterior:
         (row,) = target_indices([label], self.genes)
         return [int(gene) for gene in row if gene < len(self.genes)]
 
-    def draw_responses(
-        self, labels: Sequence[str], num_draws: int, seed: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def draw_responses(self, labels: Sequence[str], num_draws: int, seed: int) -> DrawnResponses:
         """Draw latent responses and on-target tilts.
 
         Parameters
@@ -326,14 +328,13 @@ class Posterior:
 
         Returns
         -------
-        response : ndarray, shape (draw, label, factor)
-            Draws of the latent responses.
-        on_target : ndarray, shape (draw, label, tilt)
-            Draws of the on-target tilts.
+        DrawnResponses
+            ``response`` (draw, label, factor), ``on_target`` (draw, label, tilt) and ``inactive`` (draw, label).
 
         Examples
         --------
-        >>> response, on_target = fit.draw_responses(["SALL4"], num_draws=200, seed=0)  # doctest: +SKIP
+        >>> drawn = fit.draw_responses(["SALL4"], num_draws=200, seed=0)  # doctest: +SKIP
+        >>> drawn.response.mean(axis=0)  # doctest: +SKIP
         """
         return self._responses.draw(labels, num_draws, seed)
 
@@ -379,7 +380,41 @@ class Posterior:
         if self.samples is not None:
             known = self.perturbations, self.samples, self.embeddings, self.kernel
             return SampledResponses(*known, self._eigen)
-        return Responses(self.perturbations, self._doubles, self.embeddings, self.kernel, self._eigen, self.unseen)
+        known = self.perturbations, self._doubles, self.embeddings, self.kernel
+        return Responses(*known, self._eigen, self.unseen, self._inactive.probability)
+
+    @property
+    def prob_inactive(self) -> pd.Series:
+        """Posterior probability of each training perturbation to do nothing, by label.
+
+        A perturbation that does nothing leaves cells as the controls are. Draws of its prediction are mixed accordingly.
+        For chains it is 0, because the model itself has no such perturbations.
+
+        Examples
+        --------
+        >>> fit.prob_inactive.sort_values()  # doctest: +SKIP
+        """
+        import pandas as pd
+
+        probability = self._inactive.probability if self.samples is None else np.zeros(len(self.perturbations))
+        return pd.Series(probability, index=pd.Index(self.perturbations, name="perturbation"), name="prob_inactive")
+
+    @cached_property
+    def _inactive(self) -> Inactive:
+        values = self._doubles
+        predicted, variance = leave_one_out(values["explained_share"], *self._eigen, values["response"])
+        measured = np.array([bool(self.targets(label)) for label in self.perturbations])
+        return find_inactive(
+            values["response"],
+            np.maximum(values["response_scale"], 1e-6),
+            predicted,
+            variance,
+            self.unseen.origin,
+            values["on_target"],
+            np.maximum(values["on_target_scale"], 1e-6),
+            (values["tilt_mean"], values["tilt_scale"]),
+            measured,
+        )
 
     @property
     def _eigen(self) -> KernelEigen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +14,24 @@ from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.kernels import Kernel, kernel_between
 from distpert.posterior.unseen import KernelEigen, Unseen
+
+
+class DrawnResponses(NamedTuple):
+    """Draws of the responses and tilts of some labels.
+
+    Attributes
+    ----------
+    response
+        (draw, label, factor) latent responses.
+    on_target
+        (draw, label, tilt) on-target tilts.
+    inactive
+        (draw, label) whether the perturbation does nothing, whatever its response and tilt.
+    """
+
+    response: NDArray[np.float32]
+    on_target: NDArray[np.float32]
+    inactive: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +49,8 @@ class Responses:
         Embeddings, the kernel, and its eigenvalues and eigenvectors between training perturbations.
     unseen
         Distribution of the responses of unseen perturbations.
+    inactive
+        (perturbation,) probability of each training perturbation to do nothing.
     """
 
     perturbations: tuple[str, ...]
@@ -38,12 +59,14 @@ class Responses:
     kernel: Kernel
     eigen: KernelEigen
     unseen: Unseen
+    inactive: NDArray[np.float64]
 
-    def draw(self, labels: Sequence[str], num_draws: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Draw responses (draw, label, factor) and tilts (draw, label, tilt), for each label on its own."""
+    def draw(self, labels: Sequence[str], num_draws: int, seed: int) -> DrawnResponses:
+        """Draw for each label on its own."""
         n_factors, n_tilts = self.parameters["response"].shape[1], len(self.parameters["tilt_mean"])
         response = np.empty((num_draws, len(labels), n_factors), np.float32)
         on_target = np.empty((num_draws, len(labels), n_tilts), np.float32)
+        inactive = np.zeros((num_draws, len(labels)), bool)
         predicted = self.predict_unseen([label for label in labels if label not in self.perturbations])
         for i, label in enumerate(labels):
             rng = np.random.default_rng([seed, crc32(label.encode())])
@@ -54,8 +77,10 @@ class Responses:
                 row = self.perturbations.index(label)
                 response[:, i] = normal(rng, *self._posterior("response", row), num_draws)
                 mean, scale = self._posterior("on_target", row)
+                chosen = np.random.default_rng([seed, crc32(label.encode()), 1])
+                inactive[:, i] = chosen.random(num_draws) < self.inactive[row]
             on_target[:, i] = normal(rng, mean, scale, num_draws)
-        return response, on_target
+        return DrawnResponses(response, on_target, inactive)
 
     def predict_unseen(self, labels: Sequence[str]) -> dict[str, tuple[NDArray, NDArray, float]]:
         """Predict mean and standard deviation (factor,) of each unseen label at strength one, and its strength."""

@@ -15,6 +15,7 @@ from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import predict_normal
 from distpert.model.generative import Design
 from distpert.model.kernels import Kernel, kernel_between
+from distpert.posterior.responses import DrawnResponses
 from distpert.posterior.unseen import KernelEigen
 from distpert.training.groups import TrainingGroups
 
@@ -160,8 +161,8 @@ class SampledResponses:
     kernel: Kernel
     eigen: KernelEigen
 
-    def draw(self, labels: Sequence[str], num_draws: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Draw responses (draw, label, factor) and tilts (draw, label, tilt)."""
+    def draw(self, labels: Sequence[str], num_draws: int, seed: int) -> DrawnResponses:
+        """Take the draws of training perturbations, and draw unseen ones. All are active, as the model has it."""
         names = ["response", "on_target", "explained_share", "tilt_mean", "tilt_scale"]
         drawn = {name: array.to_numpy() for name, array in flatten(self.samples[names], num_draws).items()}
         response = np.empty((num_draws, len(labels), drawn["response"].shape[-1]), np.float32)
@@ -181,15 +182,13 @@ class SampledResponses:
                 mean, scale = predict_normal(share, *self.eigen, row_of, known, np.zeros_like(known))
                 response[s, i] = mean[0] + scale[0] * rng.standard_normal(len(share))
             on_target[:, i] = drawn["tilt_mean"] + drawn["tilt_scale"] * rng.standard_normal(on_target[:, i].shape)
-        return response, on_target
-
-
+        return DrawnResponses(response, on_target, np.zeros(response.shape[:2], bool))
 
 
 def one_draw(samples: xr.Dataset, design: Design) -> xr.Dataset:
     """Return the last draw of the first chain, in the layout of the parameters of a normal posterior."""
     last = samples.isel(chain=0, draw=-1).drop_vars(["chain", "draw"], errors="ignore")
-    scales = {
+    scales: dict[str, Any] = {
         f"{name}_scale": last[name].astype(np.float32) * 0 for name in ("response", "on_target", "log_concentration")
     }
     n_genes, _, n_directions = np.shape(design.basis)

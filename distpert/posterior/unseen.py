@@ -133,7 +133,9 @@ class Unseen(NamedTuple):
         ratio, damped_ratio = self.ratio[chosen, None], damped(self.ratio)[chosen, None]
         # Weighted, because large residuals go with small ratios.
         spread = np.sqrt(np.average(self.residual**2, axis=0, weights=self.ratio**2))
-        noise = np.sqrt((SMOOTHING * spread) ** 2 + self.residual_scale[chosen] ** 2) * rng.standard_normal((num_draws, len(mean)))
+        noise = np.sqrt((SMOOTHING * spread) ** 2 + self.residual_scale[chosen] ** 2) * rng.standard_normal(
+            (num_draws, len(mean))
+        )
         residual = np.sqrt(1 - SMOOTHING**2) * self.residual[chosen] + noise
         return self.origin + strength * (ratio * (self.size * self.mean + scale * residual) + damped_ratio * mean)
 

@@ -144,8 +144,8 @@ def _reference(prediction: PosteriorDraws, reference: str) -> Callable[[Block], 
         )
     genes = sorted({gene for label in prediction.perturbations for gene in genes_of(label)})
     labels = requested_labels(genes, prediction.training, prediction.posterior.embeddings)
-    response, on_target = prediction.posterior.draw_responses(labels, prediction.num_draws, prediction.seed)
-    singles = replace(prediction, perturbations=labels, response=response, on_target=on_target)
+    drawn = prediction.posterior.draw_responses(labels, prediction.num_draws, prediction.seed)
+    singles = replace(prediction, perturbations=labels, **drawn._asdict())
 
     def additive(block: Block) -> NDArray[np.float64]:
         base = control(block)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert._shared.arguments import quantile_levels
 from distpert.histograms.moments import MOMENTS
 from distpert.histograms.statistics import attributes
-from distpert._shared.arguments import quantile_levels
 from distpert.predictions.base import BasePrediction
 from distpert.predictions.blocks import Block
 from distpert.predictions.cell_numbers import numbers_of_cells

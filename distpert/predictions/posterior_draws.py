@@ -37,6 +37,8 @@ class PosteriorDraws(HistogramPrediction):
         Draws of the latent responses.
     on_target : ndarray, shape (draw, perturbation, tilt), float32
         Draws of the tilts of each perturbed gene's own histogram.
+    inactive : ndarray, shape (draw, perturbation), bool
+        Draws in which a perturbation does nothing: its expected histograms are those of the controls.
     shared_at_mean : bool
         Whether what all perturbations share (controls, loadings, concentrations) has its posterior mean in every draw.
     """
@@ -44,6 +46,7 @@ class PosteriorDraws(HistogramPrediction):
     posterior: Posterior = field(kw_only=True)
     response: NDArray[np.float32] = field(kw_only=True)
     on_target: NDArray[np.float32] = field(kw_only=True)
+    inactive: NDArray[np.bool_] = field(kw_only=True)
     shared_at_mean: bool = field(default=False, kw_only=True)
 
     kind: ClassVar[str] = "posterior"
@@ -66,6 +69,7 @@ class PosteriorDraws(HistogramPrediction):
             contexts=(self.contexts[context],),
             response=self.response[:, [perturbation]],
             on_target=self.on_target[:, [perturbation]],
+            inactive=self.inactive[:, [perturbation]],
         )
 
     def probs(self, block: Block) -> NDArray[np.float32]:
@@ -78,6 +82,8 @@ class PosteriorDraws(HistogramPrediction):
         for gene in self.posterior.targets(label):
             if genes.start <= gene < genes.stop:
                 logits[:, gene - genes.start] += self.on_target[:, p] @ self.posterior.tilts[context, gene]
+        inactive = self.inactive[:, p]
+        logits[inactive] = shared.control[inactive]
         return softmax(logits)
 
     def shared(self, block: Block) -> SharedDraws:

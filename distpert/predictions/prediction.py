@@ -37,6 +37,8 @@ class Prediction(PosteriorDraws):
         Draws of the latent responses.
     on_target : ndarray, shape (draw, perturbation, tilt), float32
         Draws of the tilts of each perturbed gene's own histogram.
+    inactive : ndarray, shape (draw, perturbation), bool
+        Draws in which a perturbation does nothing: its expected histograms are those of the controls.
     shared_at_mean : bool
         Whether what all perturbations share (controls, loadings, concentrations) has its posterior mean in every draw.
     seed : int
@@ -58,8 +60,8 @@ class Prediction(PosteriorDraws):
         n_seen = len(set(self.posterior.perturbations).intersection(self.perturbations))
         return (
             f"Prediction: {len(self.perturbations)} perturbations ({n_seen} in training) × {len(self.genes)} genes, "
-            f"{self.num_draws} draws{self.in_contexts()}; embeddings tell {np.median(self.told):.0%} of the variance of "
-            "responses (median)"
+            f"{self.num_draws} draws{self.in_contexts()}; embeddings tell {np.median(self.told):.0%} of the variance "
+            "of responses (median)"
         )
 
     @property

@@ -37,7 +37,10 @@ def smoothed_controls(counts: NDArray, n_cells: NDArray, context: NDArray, is_co
     is_control
         (group,) whether the cells are controls.
     """
-    controls, pooled = observed_controls(counts, n_cells, context, is_control), pooled_histograms(counts, n_cells, context)
+    controls, pooled = (
+        observed_controls(counts, n_cells, context, is_control),
+        pooled_histograms(counts, n_cells, context),
+    )
     n_control = np.bincount(context, n_cells * is_control)[:, None, None]
     return (n_control * controls + PSEUDO_CELLS * pooled) / (n_control + PSEUDO_CELLS)
 
