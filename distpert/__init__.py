@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from distpert.histograms.keys import ScreenKeys
     from distpert.model.optimization import Optimization
     from distpert.model.priors import Priors
+    from distpert.model.sampling import NumpyroModel, Sampling
     from distpert.posterior.posterior import Posterior
     from distpert.predictions.base import BasePrediction
     from distpert.predictions.conformal import ConformalPrediction, conformalize
@@ -48,11 +49,13 @@ __all__ = [
     "Histograms",
     "LeaveOneOut",
     "MomentPrediction",
+    "NumpyroModel",
     "Optimization",
     "Posterior",
     "Prediction",
     "PriorPrediction",
     "Priors",
+    "Sampling",
     "ScreenKeys",
     "Simulation",
     "Splits",
@@ -105,6 +108,8 @@ _MODULE = {
     "read_embeddings": "distpert.embeddings.files",
     "embed_text": "distpert.embeddings.text",
     "Optimization": "distpert.model.optimization",
+    "NumpyroModel": "distpert.model.sampling",
+    "Sampling": "distpert.model.sampling",
     "Priors": "distpert.model.priors",
     "Simulation": "distpert.datasets.simulation",
     "simulate": "distpert.datasets.simulation",

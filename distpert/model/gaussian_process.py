@@ -184,9 +184,9 @@ def explained_variance(
 ) -> tuple[NDArray[np.float64], float]:
     """Share of each factor's variance that a kernel explains, by maximum marginal likelihood.
 
-    Under z ~ Normal(0, a (ρ K + (1 − ρ) I)), with K = U diag(l) U', log p(z) is a sum over the entries of U'z. Each ρ of
-    a grid therefore costs almost nothing (Rasmussen & Williams 2006, §5.4.1). The amplitude a has its most likely value:
-    with a long length scale, responses vary less about their mean than the kernel says.
+    Under z ~ Normal(0, a (ρ K + (1 − ρ) I)), with K = U diag(l) U', log p(z) is a sum over the entries of U'z. Each ρ
+    of a grid therefore costs almost nothing (Rasmussen & Williams 2006, §5.4.1). The amplitude a has its most likely
+    value: with a long length scale, responses vary less about their mean than the kernel says.
 
     Parameters
     ----------

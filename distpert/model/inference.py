@@ -38,6 +38,7 @@ class SviResult(NamedTuple):
 
 
 class _Compiled(NamedTuple):
+    svi: SVI
     init: Callable[..., Any]
     epoch: Callable[..., tuple[Any, Array]]
     parameters: Callable[[Any], dict[str, Array]]
@@ -83,7 +84,7 @@ def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimizati
         state, losses = jax.lax.scan(step, state, order.reshape(n_batches, batch_size))
         return state, losses.mean()
 
-    return _Compiled(jax.jit(init), jax.jit(epoch), jax.jit(svi.get_params))
+    return _Compiled(svi, jax.jit(init), jax.jit(epoch), jax.jit(svi.get_params))
 
 
 def optimize(

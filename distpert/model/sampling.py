@@ -52,11 +52,11 @@ class Sampling:
     >>> distpert.fit(adata, embeddings, inference="nuts", sampling=settings)  # doctest: +SKIP
     """
 
-    num_warmup: int = 500
+    num_warmup: int = 300
     num_samples: int = 500
     num_chains: int = 4
     target_accept_prob: float = 0.9
-    max_tree_depth: int = 8
+    max_tree_depth: int = 7
 
     def __post_init__(self) -> None:
         least = {"num_warmup": 1, "num_samples": 4, "num_chains": 1, "max_tree_depth": 1}

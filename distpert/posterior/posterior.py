@@ -378,8 +378,7 @@ class Posterior:
     @cached_property
     def _responses(self) -> Responses | SampledResponses:
         if self.samples is not None:
-            known = self.perturbations, self.samples, self.embeddings, self.kernel
-            return SampledResponses(*known, self._eigen)
+            return SampledResponses(self.perturbations, self.samples, self.embeddings, self.kernel, self._eigen)
         known = self.perturbations, self._doubles, self.embeddings, self.kernel
         return Responses(*known, self._eigen, self.unseen, self._inactive.probability)
 
@@ -387,8 +386,8 @@ class Posterior:
     def prob_inactive(self) -> pd.Series:
         """Posterior probability of each training perturbation to do nothing, by label.
 
-        A perturbation that does nothing leaves cells as the controls are. Draws of its prediction are mixed accordingly.
-        For chains it is 0, because the model itself has no such perturbations.
+        A perturbation that does nothing leaves cells as the controls are. Draws of its prediction are mixed
+        accordingly. For chains it is 0, because the model itself has no such perturbations.
 
         Examples
         --------

@@ -11,17 +11,20 @@ from numpyro.infer.util import log_density
 from scipy import stats
 from scipy.special import gammaln, softmax
 
+from distpert.model.basis import shift_basis
 from distpert.model.design import on_target_tilts, target_indices
-from distpert.model.generative import SHAPES, Batch, Design, guide, model, rows, shifted_logits
+from distpert.model.generative import SITES, Batch, Design, base_logits, guide, model, rows, shifted_logits
 from distpert.model.priors import Priors
 
 N_GENES, N_BINS, N_FACTORS, N_TILTS = 4, 5, 2, 2
 GENES = ["A", "B", "C", "D"]
 PERTURBATIONS = ["A", "B+A", "UNMEASURED", "C+UNMEASURED", "D"]
 N_PERTURBATIONS = len(PERTURBATIONS)
+N_DIRECTIONS = N_BINS - 1
 PRIORS = Priors(
-    common=1.5, context=0.7, loading=0.2, loading_smoothness=0.6, log_concentration=(5.0, 1.2), share=(2.0, 3.0)
+    level=1.1, common=1.5, context=0.7, loading=0.2, direction=0.4, log_concentration=(5.0, 1.2), share=(2.0, 3.0)
 )
+OPTIONS = {"n_factors": N_FACTORS, "priors": PRIORS}
 
 
 def tiny(n_contexts=2, seed=0):
@@ -32,7 +35,10 @@ def tiny(n_contexts=2, seed=0):
     kernel = np.exp(-np.linalg.norm(points[:, None] - points, axis=-1))
     eigenvalues, eigenvectors = np.linalg.eigh(kernel)
     design = Design(
-        log_control=np.log(control).astype(np.float32),
+        log_pooled=np.log(control).astype(np.float32),
+        basis=shift_basis(control.mean(axis=0), 0.6).astype(np.float32),
+        perturbed_share=rng.uniform(0.2, 0.9, n_contexts).astype(np.float32),
+        control_counts=rng.integers(0, 30, control.shape).astype(np.float32),
         eigenvalues=eigenvalues.astype(np.float32),
         eigenvectors=eigenvectors.astype(np.float32),
         tilts=on_target_tilts(control).astype(np.float32),
@@ -43,57 +49,61 @@ def tiny(n_contexts=2, seed=0):
     n_cells = np.array([30, 12, 100, 7, 55, 20, 41])
     counts = np.stack([rng.multinomial(n, rng.dirichlet(np.ones(N_BINS), size=N_GENES)) for n in n_cells])
     groups = Batch(counts.astype(np.float32), n_cells, perturbation, context)
+    coordinates = (N_GENES, N_DIRECTIONS)
     values = {
-        "common": rng.normal(size=(N_GENES, N_BINS)),
-        "loading": rng.normal(size=(N_FACTORS, N_GENES, N_BINS)) * 0.3,
+        "level": 0.5 * rng.normal(size=(n_contexts, *coordinates)),
+        "common_size": np.array(0.4),
+        "shift": 0.5 * rng.normal(size=(n_contexts, *coordinates)),
+        "factor_size": np.array([0.2, 0.4]),
+        "direction_size": rng.uniform(0.5, 1.5, N_DIRECTIONS),
+        "loading": 0.3 * rng.normal(size=(N_FACTORS, *coordinates)),
         "explained_share": np.array([0.3, 0.8]),
         "response": rng.normal(size=(N_FACTORS, N_PERTURBATIONS)),
         "tilt_mean": rng.normal(size=N_TILTS),
         "tilt_scale": np.array([0.5, 1.5]),
         "on_target": rng.normal(size=(N_PERTURBATIONS, N_TILTS)),
+        "typical_log_concentration": np.array(4.5),
+        "log_concentration_spread": np.array(0.7),
         "log_concentration": rng.normal(4, 1, N_GENES),
     }
     if n_contexts > 1:
-        values["context_shift"] = rng.normal(size=(n_contexts, N_GENES, N_BINS))
+        values |= {"common": 0.5 * rng.normal(size=coordinates), "context_size": np.array(0.3)}
     return design, groups, {name: value.astype(np.float32) for name, value in values.items()}, kernel
 
 
 @partial(jax.jit, static_argnums=2)
 def log_joint(groups, values, n_groups, design):
-    return log_density(model, (design, groups, n_groups, N_FACTORS, PRIORS), {}, values)[0]
+    return log_density(model, (design, groups), {"n_groups": n_groups, **OPTIONS}, values)[0]
 
 
 @jax.jit
 def draw(groups, design, known):
     """Value of each site of the model, run as a sampler."""
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, known), jax.random.key(0))
-    trace = numpyro.handlers.trace(story).get_trace(design, groups, 7, N_FACTORS, PRIORS)
+    trace = numpyro.handlers.trace(story).get_trace(design, groups, n_groups=7, **OPTIONS)
     assert not trace["counts"]["is_observed"]
-    return {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
+    return {name: site["value"] for name, site in trace.items() if site["type"] == "sample" and name != "control_counts"}
 
 
-def walk(values, scale):
-    """Log density of random walks along the last axis, the first step from zero."""
-    return stats.norm.logpdf(np.diff(values, axis=-1, prepend=0), scale=scale).sum()
-
-
-def smooth_walk(values, scale, smoothness):
-    """Log density of walks whose steps are an autoregression, the first value and the first step independent."""
-    steps = np.diff(values, axis=-1)
-    total = stats.norm.logpdf(values[..., 0], scale=scale).sum() + stats.norm.logpdf(steps[..., 0], scale=scale).sum()
-    innovations = steps[..., 1:] - smoothness * steps[..., :-1]
-    return total + stats.norm.logpdf(innovations, scale=scale * np.sqrt(1 - smoothness**2)).sum()
+def base_by_loop(design, values):
+    """Logits of controls and of perturbed cells without a response, (context, gene, bin) each."""
+    control, base = np.zeros((2, *design.log_pooled.shape))
+    for c, share in enumerate(design.perturbed_share.astype(float)):
+        for g in range(N_GENES):
+            level = design.log_pooled[c, g] + design.basis[g] @ values["level"][c, g]
+            shift = design.basis[g] @ values["shift"][c, g]
+            control[c, g], base[c, g] = level - share * shift, level + (1 - share) * shift
+    return control, base
 
 
 def logits_by_loop(design, groups, values):
+    _, base = base_by_loop(design, values)
     logits = np.zeros((len(groups.n_cells), N_GENES, N_BINS))
     for r, (p, c) in enumerate(zip(groups.perturbation, groups.context, strict=True)):
         for g in range(N_GENES):
-            logits[r, g] = design.log_control[c, g] + values["common"][g]
-            if "context_shift" in values:
-                logits[r, g] += values["context_shift"][c, g]
+            logits[r, g] = base[c, g]
             for k in range(N_FACTORS):
-                logits[r, g] += values["response"][k, p] * values["loading"][k, g]
+                logits[r, g] += values["response"][k, p] * (design.basis[g] @ values["loading"][k, g])
             if GENES[g] in PERTURBATIONS[p].split("+"):
                 for j in range(N_TILTS):
                     logits[r, g] += values["on_target"][p, j] * design.tilts[c, g, j]
@@ -102,19 +112,28 @@ def logits_by_loop(design, groups, values):
 
 def log_joint_by_hand(design, groups, values, kernel, n_groups):
     values = {name: value.astype(float) for name, value in values.items()}
-    total = walk(values["common"], PRIORS.common)
-    total += smooth_walk(values["loading"], PRIORS.loading, PRIORS.loading_smoothness)
-    if "context_shift" in values:
-        total += walk(values["context_shift"], PRIORS.context)
+    norm, halfnorm = stats.norm.logpdf, stats.halfnorm.logpdf
+    total = norm(values["level"], scale=PRIORS.level).sum() + halfnorm(values["common_size"], scale=PRIORS.common)
+    center, size = 0.0, values["common_size"]
+    if "common" in values:
+        total += norm(values["common"], 0, size).sum() + halfnorm(values["context_size"], scale=PRIORS.context)
+        center, size = values["common"], values["context_size"]
+    total += norm(values["shift"], center, size).sum()
+    total += halfnorm(values["factor_size"], scale=PRIORS.loading).sum()
+    total += stats.lognorm.logpdf(values["direction_size"], PRIORS.direction).sum()
     for k in range(N_FACTORS):
+        total += norm(values["loading"][k], 0, values["factor_size"][k] * values["direction_size"]).sum()
         share = values["explained_share"][k]
         total += stats.beta.logpdf(share, *PRIORS.share)
         covariance = share * kernel + (1 - share) * np.eye(N_PERTURBATIONS)
         total += stats.multivariate_normal.logpdf(values["response"][k], cov=covariance)
-    total += stats.norm.logpdf(values["tilt_mean"], scale=2).sum()
-    total += stats.halfnorm.logpdf(values["tilt_scale"], scale=2).sum()
-    total += stats.norm.logpdf(values["on_target"], values["tilt_mean"], values["tilt_scale"]).sum()
-    total += stats.norm.logpdf(values["log_concentration"], *PRIORS.log_concentration).sum()
+    total += norm(values["tilt_mean"], scale=2).sum() + halfnorm(values["tilt_scale"], scale=2).sum()
+    total += norm(values["on_target"], values["tilt_mean"], values["tilt_scale"]).sum()
+    typical, spread = values["typical_log_concentration"], values["log_concentration_spread"]
+    total += norm(typical, *PRIORS.log_concentration) + halfnorm(spread)
+    total += norm(values["log_concentration"], typical, spread).sum()
+    control, _ = base_by_loop(design, values)
+    total += (design.control_counts * np.log(softmax(control, axis=-1))).sum()
     likelihood = 0.0
     logits = logits_by_loop(design, groups, values)
     for r, n in enumerate(groups.n_cells):
@@ -136,16 +155,11 @@ def test_log_joint(n_contexts, n_groups):
 @pytest.mark.parametrize("n_contexts", [1, 2])
 def test_shifted_logits_by_loop(n_contexts):
     design, groups, values, _ = tiny(n_contexts)
-    common = values["common"] + values.get("context_shift", 0)
-    ours = shifted_logits(
-        design,
-        groups.perturbation,
-        groups.context,
-        common,
-        values["loading"],
-        values["response"].T,
-        values["on_target"],
-    )
+    control, base = base_logits(design, values["level"], values["shift"])
+    loadings = np.einsum("kgj,gbj->kgb", values["loading"], design.basis)
+    of_groups = groups.perturbation, groups.context
+    ours = shifted_logits(design, *of_groups, base, loadings, values["response"].T, values["on_target"])
+    np.testing.assert_allclose(control, base_by_loop(design, values)[0], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(ours, logits_by_loop(design, groups, values), rtol=1e-5, atol=1e-5)
 
 
@@ -162,18 +176,29 @@ def test_rows_are_those_chosen_to_the_last_bit():
 
 def test_no_perturbation_no_shift():
     design, groups, values, _ = tiny()
-    zeros = {name: jnp.zeros_like(value) for name, value in values.items()}
-    logits = shifted_logits(
-        design, groups.perturbation, groups.context, zeros["common"], zeros["loading"], zeros["response"].T,
-        zeros["on_target"],
-    )  # fmt: skip
-    np.testing.assert_allclose(jax.nn.softmax(logits), np.exp(design.log_control)[groups.context], rtol=1e-5)
+    no = {name: jnp.zeros_like(value) for name, value in values.items()}
+    control, base = base_logits(design, no["level"], no["shift"])
+    np.testing.assert_array_equal(control, base)
+    of_groups = groups.perturbation, groups.context
+    loadings = jnp.ones((N_FACTORS, N_GENES, N_BINS))
+    logits = shifted_logits(design, *of_groups, base, loadings, no["response"].T, no["on_target"])
+    np.testing.assert_allclose(jax.nn.softmax(logits), np.exp(design.log_pooled)[groups.context], rtol=1e-5)
+
+
+def test_the_level_lies_between():
+    """The mean of the logits of controls and perturbed cells, weighted by cells, does not depend on the shift."""
+    design, _, values, _ = tiny()
+    control, base = base_logits(design, values["level"], values["shift"])
+    share = design.perturbed_share[:, None, None]
+    level = design.log_pooled + np.einsum("cgj,gbj->cgb", values["level"], design.basis)
+    np.testing.assert_allclose((1 - share) * control + share * base, level, rtol=1e-4, atol=1e-5)
 
 
 def test_design_without_measured_targets():
     design, groups, values, _ = tiny()
     nobody = design._replace(targets=np.full_like(design.targets, N_GENES))
-    arguments = groups.perturbation, groups.context, values["common"], values["loading"], values["response"].T
+    loadings = np.einsum("kgj,gbj->kgb", values["loading"], design.basis)
+    arguments = groups.perturbation, groups.context, design.log_pooled, loadings, values["response"].T
     ours = shifted_logits(nobody, *arguments, values["on_target"])
     np.testing.assert_allclose(ours, shifted_logits(design, *arguments, jnp.zeros_like(values["on_target"])), rtol=1e-6)
 
@@ -201,26 +226,23 @@ def test_drawn_histograms_have_the_logits_as_their_mean():
 @pytest.mark.parametrize("n_contexts", [1, 2])
 def test_guide_covers_the_model(n_contexts):
     design, groups, values, _ = tiny(n_contexts)
-    scales = {
-        f"{name}_scale": np.full_like(values[name], scale) for name, scale in (("response", 0.1), ("on_target", 0.7))
-    }
-    stride = np.random.default_rng(1).uniform(1, 8, (N_GENES, N_BINS))
-    start = values | scales | {"stride": stride}
-    guided = numpyro.handlers.trace(numpyro.handlers.seed(guide, 0)).get_trace(design, groups, start)
+    normal = [name for name in values if SITES[name] is None]
+    scales = {f"{name}_scale": np.full_like(values[name], 0.1) for name in normal}
+    units = {f"{name}_unit": np.full_like(values[name], 0.3) for name in ("level", "loading")}
+    guided = numpyro.handlers.trace(numpyro.handlers.seed(guide, 0)).get_trace(values | scales | units)
     sites = {name: site for name, site in guided.items() if site["type"] == "sample"}
     assert sites.keys() == values.keys()
     for name, site in sites.items():
         assert site["value"].shape == values[name].shape
-        if name in ("response", "on_target"):
-            np.testing.assert_allclose(guided[f"{name}_mean"]["value"], values[name])
+        if name in normal:
+            unit = units.get(f"{name}_unit", 1.0)
+            np.testing.assert_allclose(unit * guided[f"{name}_mean"]["value"], values[name], rtol=1e-5)
             np.testing.assert_allclose(guided[f"{name}_scale"]["value"], scales[f"{name}_scale"])
             assert (np.asarray(site["value"]) != values[name]).all()
         else:
             np.testing.assert_allclose(site["value"], values[name], rtol=1e-6)
-    for name in set(SHAPES) & sites.keys():
-        np.testing.assert_allclose(guided[f"{name}_value"]["value"], values[name] / stride, rtol=1e-6)
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, values), 0)
-    modeled = numpyro.handlers.trace(story).get_trace(design, groups, 7, N_FACTORS, PRIORS)
+    modeled = numpyro.handlers.trace(story).get_trace(design, groups, n_groups=7, **OPTIONS)
     for name, site in sites.items():
         assert site["fn"].event_shape == modeled[name]["fn"].event_shape
         assert site["fn"].batch_shape == modeled[name]["fn"].batch_shape == ()
