@@ -194,8 +194,9 @@ fit_text = distpert.fit(adata, text, **keys)
 prediction_text = fit_text.predict("SALL4", context="B")
 means = [one.summary()["mean"].sel(perturbation="SALL4", statistic="median") for one in (prediction, prediction_text)]
 print(
-    "\nExpected R² for the response of a held-out perturbation: "
-    f"{fit.predictable_share:.0%} with the embeddings of the file, {fit_text.predictable_share:.0%} with the texts."
+    "\nR² of the responses of genes that are left out: "
+    f"{fit.left_out_r2()['single genes']:.0%} with the embeddings of the file, "
+    f"{fit_text.left_out_r2()['single genes']:.0%} with the texts."
     f"\nThe predicted means under SALL4 differ by {float(abs(means[0] - means[1]).mean()):.3f} on average over genes."
 )
 print("\nWrote predictions.csv, bring_your_own_data.png and fit.nc")

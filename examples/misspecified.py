@@ -118,7 +118,7 @@ for name, (adata, key) in screens.items():
 rows = {}
 for name, table in tables.items():
     of_mean = table.sel(moment="mean", level=0.9)
-    row = {"explained": fits[name].explained_share, "predictable": fits[name].predictable_share}
+    row = {"explained": fits[name].explained_share, "predictable": fits[name].left_out_r2()["single genes"]}
     row |= {"concentration": float(np.exp(fits[name].parameters["log_concentration"]).median())}
     row |= {column: float(of_mean[column]) for column in ("coverage", "coverage_lower", "coverage_upper")}
     row |= {column: float(of_mean[column]) for column in ("width", "interval_score")}

@@ -59,6 +59,41 @@ def small_fit(small):
 
 
 @pytest.fixture(scope="session")
+def chains():
+    """Markov chains on a tiny screen: much too short, and the fit says so."""
+    screen = distpert.simulate(n_perturbations=5, n_unseen=2, n_genes=4, n_cells=30, n_controls=50, seed=2)
+    sampling = distpert.Sampling(num_warmup=20, num_samples=20, num_chains=2, max_tree_depth=4)
+    options = {"n_bins": 5, "n_factors": 2, "inference": "nuts", "sampling": sampling, "progress_bar": False}
+    told = r"of 40 transitions diverged, and R-hat is up to .* sampling=Sampling\(num_warmup=40, num_samples=40, "
+    with pytest.warns(UserWarning, match=told) as caught:
+        fit = distpert.fit(screen.adata, screen.embeddings, **options)
+    assert [warning.filename for warning in caught] == [__file__]
+    return fit
+
+
+@pytest.fixture(scope="session")
+def raw_draws(context_fit):
+    """Values for all sites of the model of two contexts, as three chains of eight draws: made up."""
+    rng = np.random.default_rng(5)
+    start = context_fit.numpyro_model().start
+    sites = {name: value for name, value in start.items() if not name.endswith(("_scale", "_unit"))}
+    sites["tilt_scale"] = start["tilt_scale"]
+    noise = {name: rng.normal(size=(3, 8, *np.shape(value))) for name, value in sites.items()}
+    wide = {"explained_share", "direction_size", "common_size", "context_size", "factor_size", "tilt_scale"}
+    wide.add("log_concentration_spread")
+    return {
+        name: (1 / (1 + np.exp(-noise[name])) if name in wide else value + 0.2 * noise[name])
+        for name, value in sites.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def sampled(context_fit, raw_draws):
+    """The fit of two contexts, with predictions from these draws."""
+    return context_fit.with_samples(raw_draws)
+
+
+@pytest.fixture(scope="session")
 def draws_of():
     """All histograms of a prediction at once, (draw, perturbation, context, gene, bin)."""
     from distpert.predictions.blocks import blocks

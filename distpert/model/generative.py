@@ -195,7 +195,7 @@ def model(design: Design, batch: Batch, *, n_groups: int, n_factors: int, priors
 
 
 def guide(start: Mapping[str, Array]) -> None:
-    """Variational family: independent normals, and point estimates of what sets the scale of their priors.
+    """Variational family: independent normals, and point estimates of what their priors depend on.
 
     ``start`` has the initial values by site, and for normals also the standard deviations by site and ``_scale``. A
     mean is optimized in units of ``_unit``, if there is one.

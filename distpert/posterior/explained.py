@@ -34,10 +34,11 @@ def draw_explained_share(
     A factor with the posterior mean m and standard deviations s under the prior of variance 1 has seen the response
     :math:`\hat z = m / (1 - s^2)` with noise of the variance :math:`v = s^2 / (1 - s^2)`. Then
 
-    .. math:: \hat z \sim \mathrm{Normal}(0, \rho K + (1 - \rho + \bar v) I)
+    .. math:: \hat z \sim \mathrm{Normal}\big(0, a (\rho K + (1 - \rho + \bar v) I)\big)
 
-    for each kernel K of the grid that `choose_kernel` searches, and each :math:`\rho` of a grid. All kernels enter by
-    their marginal likelihood. Shares of factors are averaged by their weights.
+    for each kernel K of the grid that `choose_kernel` searches and of two longer length scales, each :math:`\rho` of a
+    grid, and the amplitude a of greatest likelihood. All kernels enter by their marginal likelihood. Shares of factors
+    are averaged by their weights.
     """
     from scipy.special import logsumexp, softmax
     from scipy.stats import beta

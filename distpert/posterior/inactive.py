@@ -62,7 +62,7 @@ def find_inactive(
     log_factor = (
         log_density(origin, response, response_scale) - log_density(origin, predicted, np.sqrt(variance))
     ).sum(axis=1)
-    of_tilts = (log_density(0, tilt, tilt_scale) - log_density(0, *prior_tilt)).sum(axis=1)
+    of_tilts = (log_density(0.0, tilt, tilt_scale) - log_density(0.0, *prior_tilt)).sum(axis=1)
     log_factor += np.where(measured, of_tilts, 0)
     share, factor = 0.5, np.exp(np.clip(log_factor, -700, 700))
     for _ in range(STEPS):

@@ -59,7 +59,8 @@ class Posterior:
         ``common_size``, ``factor_size`` (factor), ``direction_size`` (direction), ``explained_share`` (factor),
         ``tilt_mean`` and ``tilt_scale`` (tilt), ``typical_log_concentration``, ``log_concentration_spread``.
         ``perturbed_share`` (context); ``eigenvalues`` and ``eigenvectors`` of the kernel between training
-        perturbations. Of chains it is one draw, and all standard deviations are 0.
+        perturbations. Of chains it is one draw, and all standard deviations are 0; whatever is not a prediction, such
+        as `told`, `left_out_r2` and `factor_weight`, is then of this draw.
     samples : Dataset or None
         Draws of Markov chains (chain, draw, ...), if there are any. Predictions then come from them.
 
@@ -117,8 +118,9 @@ class Posterior:
     def explained_share_interval(self, ci_prob: float = 0.9) -> tuple[float, float, float]:
         """Lower end, median and upper end of the share of the variance of latent responses that follows the kernel.
 
-        Factors are weighted by the size of their shifts (`factor_weight`). The kernel counts as unknown: all length
-        scales and powers of its grid enter by their marginal likelihood. Of chains, the kernel is the chosen one.
+        Factors are weighted by the size of their shifts (`factor_weight`; of chains, by their squared loadings). The
+        kernel counts as unknown: all length scales and powers of its grid, and two longer length scales, enter by
+        their marginal likelihood. The prior of shares is uniform. Of chains, kernel and prior are those of the model.
 
         Parameters
         ----------
@@ -254,8 +256,11 @@ class Posterior:
 
     @cached_property
     def log_control(self) -> NDArray[np.float32]:
-        """Posterior mean of the logits of the control histograms, from which shifts start (context, gene, bin)."""
-        return self.parameters["control"].to_numpy()
+        """Log of the control histograms at the posterior mean of their logits (context, gene, bin)."""
+        from scipy.special import log_softmax
+
+        normalized: NDArray[np.float32] = log_softmax(self.parameters["control"].to_numpy(), axis=-1)
+        return normalized
 
     @property
     def control(self) -> NDArray[np.float64]:

@@ -63,11 +63,12 @@ class Unseen(NamedTuple):
     ratio
         (perturbation,) the ratios r of strengths to their predictions from the others, see `expected_strengths`.
     residual
-        (perturbation, factor) the residuals ε, divided by the root of 1 − K / P. The K loadings were fitted to these
-        very P responses, so effects of other perturbations outside their span are not in them. Their variance is a
-        little above one.
+        (perturbation, factor) the residuals ε, divided by the root of 1 − 5 / P: `LEARNED` numbers were learned of
+        each factor's P responses. Their variance is a little above one.
     n_genes
         (perturbation,) numbers of genes perturbed.
+    residual_scale
+        (perturbation, factor) posterior standard deviations v of the responses, in the units of residuals.
     """
 
     origin: NDArray[np.float64]
@@ -111,10 +112,10 @@ class Unseen(NamedTuple):
 
         Each draw takes ratio and residual of the same training perturbation, so draws are as skewed, and as dependent
         between factors, as responses are. It is a smoothed bootstrap (Silverman & Young 1987) that keeps the mean
-        square of :math:`r \varepsilon`,
+        square of :math:`r \varepsilon` where responses are known, and adds their posterior variance,
 
-        .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p
-                  + a \sqrt{\frac{\sum_p r_p^2 \varepsilon_p^2}{\sum_p r_p^2}} \, g, \qquad g \sim \mathrm{Normal}(0, I)
+        .. math:: \varepsilon = \sqrt{1 - a^2} \, \varepsilon_p + \sqrt{a^2
+                  \frac{\sum_q r_q^2 \varepsilon_q^2}{\sum_q r_q^2} + v_p^2} \; g, \qquad g \sim \mathrm{Normal}(0, I)
 
         with a = `SMOOTHING`. Training perturbations are taken in turn, in random order.
 
@@ -206,8 +207,8 @@ def null_response(
     .. math:: \min_o \; \frac{n}{C} \sum_{cgb} h_{cgb} \Big(\beta_{cgb} + \sum_k o_k \Lambda_{kgb}\Big)^2 + \sum_k o_k^2
 
     over the C contexts, with :math:`\beta` and :math:`\Lambda` freed of what shifts all bins of a gene alike. To second
-    order, and without the concentration, this is the posterior mode of a perturbation with n cells and the smoothed
-    control histograms h. The part of the common shift that no response can undo stays.
+    order, and without the concentration, this is the posterior mode of a perturbation with n cells and the control
+    histograms h. The part of the common shift that no response can undo stays.
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class PosteriorDraws(HistogramPrediction):
         )
 
     def probs(self, block: Block) -> NDArray[np.float32]:
-        """Return expected histograms π (draw, gene, bin), given the drawn responses and tilts."""
+        """Return drawn expected histograms π (draw, gene, bin); those of the controls in inactive draws."""
         label, p, genes = self.perturbations[block.perturbation], block.perturbation, block.genes
         shared = self.shared(block)
         loading = shared.loading.reshape(*shared.loading.shape[:2], -1)

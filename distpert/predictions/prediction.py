@@ -251,14 +251,15 @@ class Prediction(PosteriorDraws):
         Returns
         -------
         DataTree
-            - ``posterior``: ``response`` (chain, draw, perturbation, factor) and ``on_target`` (chain, draw,
-              perturbation, tilt).
+            - ``posterior``: ``response`` (chain, draw, perturbation, factor), ``on_target`` (chain, draw, perturbation,
+              tilt), ``inactive`` (chain, draw, perturbation), 1 where the perturbation does nothing, and
+              ``concentration`` (chain, draw, gene). Markov chains keep their chains; else there is one.
+            - ``log_prior``: log density of these draws under their priors, for sensitivity to the prior.
             - ``posterior_predictive``: ``mean``, ``variance``, ``skewness`` and ``kurtosis`` (chain, draw,
               perturbation, [context,] gene) of replicates with as many cells as were observed, and
               ``distribution_mean``, ... of the distributions themselves. Without ``adata`` both are the same.
             - ``constant_data``: bin edges; ``in_training``, whether the fit has seen the perturbation; the point
-              estimates ``explained_share`` (factor) and ``concentration`` (gene). With ``adata`` also ``n_cells`` and
-              ``counts``.
+              estimate ``explained_share`` (factor). With ``adata`` also ``n_cells`` and ``counts``.
             - ``observed_data``: moments of the observed cells.
             - ``log_likelihood``: ``counts`` (chain, draw, perturbation, [context,] gene), of all the cells of a group,
               in nats (`log_likelihood`).

@@ -19,12 +19,11 @@ def observed_controls(counts: NDArray, n_cells: NDArray, context: NDArray, is_co
 
 
 def smoothed_controls(counts: NDArray, n_cells: NDArray, context: NDArray, is_control: NDArray) -> NDArray[np.float64]:
-    """Return smoothed control histograms (context, gene, bin), which the model shifts.
+    """Return smoothed control histograms (context, gene, bin): where fits start, and the base of tilts and baselines.
 
     h_c = (n_c + A h̄_c) / (N_c + A). Here n_c are the counts of the N_c control cells of the context. h̄_c is the
     histogram of all cells of the context, controls and perturbed cells, with u cells spread evenly added. A and u are
-    `PSEUDO_CELLS` and `UNIFORM_CELLS`. The common shift compensates for what the smoothing adds. In a context that has
-    only control cells, the smoothing adds almost nothing.
+    `PSEUDO_CELLS` and `UNIFORM_CELLS`. In a context that has only control cells, the smoothing adds almost nothing.
 
     Parameters
     ----------

@@ -3,21 +3,7 @@
 import numpy as np
 import pytest
 
-from distpert.model.design import bin_strides, on_target_tilts, target_indices
-
-
-def test_bin_strides_by_loop():
-    counts = np.array([[[0, 4, 200, 2000]], [[0, 6, 300, 1000]]])
-    ours = bin_strides(counts)
-    total = 3510 + 4 * 0.5
-    expected = []
-    for cells in (0.5, 10.5, 500.5, 3000.5):
-        unbounded = np.sqrt(0.1 * total / cells)
-        expected.append(min(max(unbounded, 1.0), 8.0))
-    assert expected[0] == 8.0  # bounded
-    assert 1 < expected[1] < 8
-    assert expected[2:] == [1.0, 1.0]
-    np.testing.assert_allclose(ours, [expected])
+from distpert.model.design import on_target_tilts, target_indices
 
 
 def test_on_target_tilts_by_loop():

@@ -7,8 +7,15 @@ import pytest
 from numpyro import distributions as dist
 from numpyro.distributions import kl_divergence
 from scipy import stats
+from scipy.optimize import minimize_scalar
 
-from distpert.model.gaussian_process import KernelNormal, explained_variance, predict_normal
+from distpert.model.gaussian_process import (
+    KernelNormal,
+    explained_variance,
+    leave_one_out,
+    leave_out,
+    predict_normal,
+)
 
 SHARES = np.array([0.0, 0.3, 0.97])
 
@@ -140,10 +147,58 @@ def test_prediction_at_the_limits():
     np.testing.assert_allclose(predicted[1], 0, atol=1e-6)
 
 
+def without(share, kernel, mean, left_out):
+    """Mean and variance of each point that is left out, from the rows that are not."""
+    covariance = share * kernel + (1 - share) * np.eye(len(kernel))
+    others = np.setdiff1d(np.arange(len(kernel)), left_out)
+    weights = covariance[np.ix_(left_out, others)] @ np.linalg.inv(covariance[np.ix_(others, others)])
+    variance = covariance[np.ix_(left_out, left_out)] - weights @ covariance[np.ix_(others, left_out)]
+    return weights @ mean[others], np.diag(variance)
+
+
+def test_leave_one_out():
+    rng = np.random.default_rng(6)
+    kernel, mean = random_kernel(7, rng), rng.normal(size=(7, 3))
+    ours = leave_one_out(SHARES, *np.linalg.eigh(kernel), mean)
+    for k, share in enumerate(SHARES):
+        for p in range(7):
+            expected = without(share, kernel, mean[:, k], [p])
+            np.testing.assert_allclose(ours[0][p, k], expected[0][0], atol=1e-10)
+            np.testing.assert_allclose(ours[1][p, k], expected[1][0], rtol=1e-10)
+
+
+def test_leave_out():
+    """Whole sets, in any order, against the Gaussian process of the rows that are left."""
+    rng = np.random.default_rng(7)
+    kernel, mean = random_kernel(8, rng), rng.normal(size=(8, 3))
+    chosen, sets = [0, 5, 3, 2], [[0], [5, 1], [7, 3, 4], [0, 1, 2, 3, 4, 5, 6]]
+    ours = leave_out(SHARES, *np.linalg.eigh(kernel), mean, chosen, sets)
+    assert ours.shape == (4, 3)
+    for k, share in enumerate(SHARES):
+        for i, (point, left_out) in enumerate(zip(chosen, sets, strict=True)):
+            expected = without(share, kernel, mean[:, k], left_out)[0][left_out.index(point)]
+            np.testing.assert_allclose(ours[i, k], expected, atol=1e-9)
+
+
+def test_leave_out_of_one_is_leave_one_out():
+    rng = np.random.default_rng(8)
+    eigen, mean = np.linalg.eigh(random_kernel(6, rng)), rng.normal(size=(6, 3))
+    ours = leave_out(SHARES, *eigen, mean, range(6), [[p] for p in range(6)])
+    np.testing.assert_allclose(ours, leave_one_out(SHARES, *eigen, mean)[0], atol=1e-10)
+
+
+def greatest(z, covariance):
+    """Greatest log density of z ~ Normal(0, a C) over the amplitude a."""
+
+    def loss(log_amplitude):
+        return -stats.multivariate_normal.logpdf(z, cov=np.exp(log_amplitude) * covariance)
+
+    return -minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-7}).fun
+
+
 def brute_force(z, matrix):
     grid = np.linspace(0.01, 0.99, 50)
-    eye = np.eye(len(z))
-    evidence = [stats.multivariate_normal.logpdf(z, cov=rho * matrix + (1 - rho) * eye) for rho in grid]
+    evidence = [greatest(z, rho * matrix + (1 - rho) * np.eye(len(z))) for rho in grid]
     return grid[np.argmax(evidence)], max(evidence)
 
 
@@ -155,11 +210,21 @@ def test_explained_variance_by_brute_force():
     response = np.stack(
         [np.linalg.cholesky(rho * matrix + (1 - rho) * np.eye(25)) @ rng.normal(size=25) for rho in shares], axis=1
     )
+    response *= [1.0, 0.3, 2.0]
     share, evidence = explained_variance(response, *np.linalg.eigh(matrix))
     expected = [brute_force(z, matrix) for z in response.T]
     np.testing.assert_allclose(share, [e[0] for e in expected])
-    constant = 0.5 * response.size * np.log(2 * np.pi)
+    constant = 0.5 * response.size * (1 + np.log(2 * np.pi))
     np.testing.assert_allclose(evidence - constant, sum(e[1] for e in expected), rtol=1e-10)
+
+
+def test_explained_share_does_not_depend_on_units():
+    rng = np.random.default_rng(9)
+    eigen, response = np.linalg.eigh(random_kernel(20, rng)), rng.normal(size=(20, 3))
+    share, evidence = explained_variance(response, *eigen)
+    other, lower = explained_variance(7 * response, *eigen)
+    np.testing.assert_array_equal(other, share)
+    assert evidence - lower == pytest.approx(60 * np.log(7))
 
 
 def test_explained_share_follows_the_truth():

@@ -8,8 +8,9 @@ import pytest
 from numpyro import distributions as dist
 
 from distpert.model import inference
-from distpert.model.design import bin_strides, on_target_tilts, target_indices
-from distpert.model.generative import Batch, Design
+from distpert.model.basis import coordinates, shift_basis
+from distpert.model.design import on_target_tilts, target_indices
+from distpert.model.generative import SITES, Batch, Design
 from distpert.model.inference import SviResult, has_converged, n_epochs, optimize
 from distpert.model.optimization import Optimization
 from distpert.model.priors import Priors
@@ -20,7 +21,7 @@ SHORT = Optimization(max_epochs=20, min_steps=1, batch_size=4, patience=20)
 
 
 def small_screen(n_groups=N_GROUPS, seed=0):
-    """Design, groups and start of a screen with strong shifts."""
+    """Design, groups and start of a screen with strong shifts and one context."""
     rng = np.random.default_rng(seed)
     control = rng.dirichlet(np.full(N_BINS, 5.0), size=(1, N_GENES))
     shift = np.tensordot(rng.normal(size=(n_groups, N_FACTORS)), rng.normal(size=(N_FACTORS, N_GENES, N_BINS)), axes=1)
@@ -31,19 +32,31 @@ def small_screen(n_groups=N_GROUPS, seed=0):
     points = rng.normal(size=(n_groups, 2))
     eigenvalues, eigenvectors = np.linalg.eigh(np.exp(-np.linalg.norm(points[:, None] - points, axis=-1)))
     genes = [f"G{g}" for g in range(N_GENES)]
+    basis = shift_basis(control[0], 0.8)
     design = Design(
-        np.log(control).astype(np.float32),
-        eigenvalues.astype(np.float32),
-        eigenvectors.astype(np.float32),
-        on_target_tilts(control).astype(np.float32),
-        target_indices([f"G{i}" for i in range(n_groups)], genes),
+        log_pooled=np.log(control).astype(np.float32),
+        basis=basis.astype(np.float32),
+        perturbed_share=np.array([0.8], np.float32),
+        control_counts=rng.multinomial(300, control).astype(np.float32),
+        eigenvalues=eigenvalues.astype(np.float32),
+        eigenvectors=eigenvectors.astype(np.float32),
+        tilts=on_target_tilts(control).astype(np.float32),
+        targets=target_indices([f"G{i}" for i in range(n_groups)], genes),
     )
     context = np.zeros(n_groups, int)
     groups = Batch(counts.astype(np.float32), n_cells.astype(np.int32), np.arange(n_groups), context)
     factors = factorize(counts, n_cells, np.arange(n_groups), context, control, N_FACTORS)
+    shifts = {
+        "level": np.zeros((1, N_GENES, N_BINS - 1)),
+        "shift": coordinates(factors.common, basis),
+        "loading": 0.1 * coordinates(factors.loading, basis),
+    }
     start = {
-        "common": factors.common[0],
-        "loading": 0.1 * factors.loading,
+        **shifts,
+        **{f"{name}_scale": np.full_like(value, 0.05) for name, value in shifts.items()},
+        "common_size": np.array(0.2),
+        "factor_size": np.full(N_FACTORS, 0.3),
+        "direction_size": np.ones(N_BINS - 1),
         "explained_share": np.full(N_FACTORS, 0.5),
         "response": factors.response.T,
         "response_scale": np.full((N_FACTORS, n_groups), 0.1),
@@ -51,8 +64,10 @@ def small_screen(n_groups=N_GROUPS, seed=0):
         "tilt_scale": np.ones(2),
         "on_target": np.zeros((n_groups, 2)),
         "on_target_scale": np.full((n_groups, 2), 0.1),
+        "typical_log_concentration": np.array(6.0),
+        "log_concentration_spread": np.array(0.5),
         "log_concentration": np.full(N_GENES, 6.0),
-        "stride": bin_strides(counts),
+        "log_concentration_scale": np.full(N_GENES, 0.1),
     }
     return design, groups, start
 
@@ -74,16 +89,17 @@ def result(screen):
 
 
 def test_parameters_are_the_guides(screen, result):
-    normals = {f"{name}_{part}" for name in ("response", "on_target") for part in ("mean", "scale")}
-    points = {f"{name}_value" for name in screen[2] if not name.startswith(("response", "on_target", "stride"))}
+    one_context = [name for name in SITES if name not in ("common", "context_size")]
+    normals = {f"{name}_{part}" for name in one_context if SITES[name] is None for part in ("mean", "scale")}
+    points = {f"{name}_value" for name in one_context if SITES[name] is not None}
     assert result.parameters.keys() == points | normals
     for name, value in result.parameters.items():
         assert isinstance(value, np.ndarray)
         assert value.dtype == np.float32
         assert value.shape == screen[2][name.rpartition("_")[0]].shape
         assert np.isfinite(value).all()
-    for positive in ("response_scale", "on_target_scale", "tilt_scale_value"):
-        assert (result.parameters[positive] > 0).all()
+    for name in [*normals, "tilt_scale_value", "factor_size_value", "common_size_value"]:
+        assert (result.parameters[name] > 0).all() or name.endswith("_mean")
     share = result.parameters["explained_share_value"]
     assert ((share > 0) & (share < 1)).all()
 
@@ -120,7 +136,7 @@ def short_story(monkeypatch, watch):
         jax.debug.callback(watch, batch.perturbation, batch.weight, ordered=True)
         numpyro.sample("x", dist.Normal())
 
-    def guide(design, batch, start):
+    def guide(start):
         numpyro.sample("x", dist.Normal(numpyro.param("mean", 3.0), 1.0))
 
     monkeypatch.setattr(inference, "model", model)
@@ -184,30 +200,35 @@ def test_n_epochs(n_groups, settings, expected):
 
 
 @pytest.mark.slow
-def test_shapes_are_in_logits_whatever_the_stride(screen):
+def test_means_are_returned_without_their_units(screen):
     design, groups, start = screen
     hardly = Optimization(max_epochs=1, min_steps=1, step_size=1e-9)
-    assert start["stride"].max() > 1.1
-    found = run(design, groups, start, settings=hardly).parameters
-    for name in ("common", "loading"):
-        np.testing.assert_allclose(found[f"{name}_value"], start[name], atol=1e-6)
-    # With contexts there is one site more.
-    twice = {name: np.repeat(getattr(design, name), 2, axis=0) for name in ("log_control", "tilts")}
-    shift = np.random.default_rng(0).normal(size=(2, N_GENES, N_BINS))
+    units = {f"{name}_unit": np.full_like(start[name], 3.0) for name in ("level", "shift", "loading")}
+    found = run(design, groups, start | units, settings=hardly).parameters
+    for name in ("level", "shift", "loading"):
+        np.testing.assert_allclose(found[f"{name}_mean"], start[name], atol=1e-6)
+    # With contexts there are two sites more.
+    twice = {name: np.repeat(getattr(design, name), 2, axis=0) for name in ("log_pooled", "tilts", "control_counts")}
+    design = design._replace(**twice, perturbed_share=np.array([0.8, 0.5], np.float32))
+    more = {name: np.repeat(start[name], 2, axis=0) for name in start if name.startswith(("level", "shift"))}
+    common = np.random.default_rng(0).normal(size=(N_GENES, N_BINS - 1))
+    more |= {"common": common, "common_scale": np.full_like(common, 0.1), "common_unit": np.full_like(common, 2.0)}
+    more["context_size"] = np.array(0.3)
     groups = groups._replace(context=np.arange(N_GROUPS) % 2)
-    found = run(design._replace(**twice), groups, start | {"context_shift": shift}, settings=hardly).parameters
-    np.testing.assert_allclose(found["context_shift_value"], shift, atol=1e-6)
+    found = run(design, groups, start | more, settings=hardly).parameters
+    np.testing.assert_allclose(found["common_mean"], common, atol=1e-6)
+    np.testing.assert_allclose(found["context_size_value"], 0.3, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_a_longer_stride_moves_a_bin_further(screen):
+def test_a_mean_moves_in_its_units(screen):
     design, groups, start = screen
     one_step = Optimization(max_epochs=1, min_steps=1, batch_size=N_GROUPS)
     moved = [
-        run(design, groups, start | {"stride": np.full((N_GENES, N_BINS), unit)}, settings=one_step).parameters[
-            "common_value"
+        run(design, groups, start | {"shift_unit": np.full_like(start["shift"], unit)}, settings=one_step).parameters[
+            "shift_mean"
         ]
-        - start["common"]
+        - start["shift"]
         for unit in (1.0, 3.0)
     ]
     # The first step of Adam is the step size in each parameter, whatever the gradient.
@@ -245,7 +266,7 @@ def test_a_run_ends_by_its_rule_or_at_its_last_epoch(monkeypatch, screen, result
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_is_an_error(screen, bad):
     design, groups, start = screen
-    broken = start | {"common": np.full_like(start["common"], bad)}
+    broken = start | {"shift": np.full_like(start["shift"], bad)}
     with pytest.raises(FloatingPointError, match=r"in epoch 1\. Pass .*Optimization\(step_size=\.\.\.\) .* below 0.04"):
         run(design, groups, broken)
 

@@ -19,6 +19,7 @@ from scipy import stats
 from scipy.special import digamma, gammaln, log_softmax, polygamma, softmax
 
 from distpert.model.likelihood import (
+    Categorical,
     DirichletCategorical,
     accurate_log_softmax,
     dirichlet_categorical_log_prob,
@@ -390,3 +391,26 @@ def test_in_a_numpyro_model():
     log_joint = jax.jit(lambda level: numpyro.infer.util.log_density(story, (counts,), {}, {"level": level})[0])(0.7)
     expected = log_prob(0.7 * jnp.arange(4.0), 2.0, counts).sum() + stats.norm.logpdf(0.7)
     np.testing.assert_allclose(log_joint, expected, rtol=1e-6)
+
+
+def test_categorical_is_the_log_probability_of_cells_in_order():
+    rng = np.random.default_rng(0)
+    logits, counts = rng.normal(size=(4, 3, 5)), rng.integers(0, 40, (4, 3, 5))
+    ours = jax.jit(lambda x, n: Categorical(x).log_prob(n))(logits, counts)
+    expected = [[stats.multinomial.logpmf(n, n.sum(), softmax(x)) for x, n in zip(*row, strict=True)]
+                for row in zip(logits, counts, strict=True)]  # fmt: skip
+    arrangements = gammaln(counts.sum(axis=-1) + 1) - gammaln(counts + 1).sum(axis=-1)
+    np.testing.assert_allclose(ours, expected - arrangements, rtol=1e-5)
+
+
+def test_categorical_is_the_limit_of_a_great_concentration():
+    logits, counts = jnp.array([0.3, -1.0, 2.0]), jnp.array([4.0, 0.0, 7.0])
+    np.testing.assert_allclose(Categorical(logits).log_prob(counts), log_prob(logits, 18.0, counts), rtol=1e-5)
+
+
+def test_categorical_in_a_model():
+    distribution = Categorical(jnp.zeros((2, 3, 4)))
+    assert (distribution.batch_shape, distribution.event_shape) == ((2, 3), (4,))
+    assert distribution.to_event(2).log_prob(jnp.ones((2, 3, 4))) == pytest.approx(24 * np.log(1 / 4))
+    # Far in the tail, the difference from one bin to all keeps its digits.
+    assert Categorical(jnp.array([0.0, -80.0])).log_prob(jnp.array([5.0, 1.0])) == pytest.approx(-80)

@@ -16,6 +16,8 @@ from distpert import Priors
         ("loading", 0.0, "loading must be a finite number above 0, not 0.0"),
         ("common", "2", "common must be a finite number above 0, not '2'"),
         ("common", True, "common must be a finite number above 0, not True"),
+        ("level", 0, "level must be a finite number above 0, not 0"),
+        ("direction", -0.5, "direction must be a finite number above 0, not -0.5"),
         ("context", np.inf, "context must be a finite number above 0, not inf"),
         ("loading_smoothness", 1.0, "loading_smoothness must be a finite number of at least 0 and below 1, not 1.0"),
         ("loading_smoothness", -0.1, "loading_smoothness must be a finite number of at least 0 and below 1, not -0.1"),
