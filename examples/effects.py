@@ -41,9 +41,8 @@ print(f"  of the calls of the mean, {int(practical.sum())} are more than a tenth
 
 both = called.sel(moment="mean") & called.sel(moment="variance")
 alone = called.sel(moment="variance") & ~called.sel(moment="mean")
-print(
-    f"\nThe variance changes with the mean in {int(both.sum())} cases, and without a call of the mean in {int(alone.sum())}"
-)
+print(f"\nVariance called with the mean: {int(both.sum())} cases; without the mean: {int(alone.sum())}")
+
 
 one = effects.sel(perturbation=SHOWN, moment="mean").to_dataframe().sort_values("lfsr")
 print(f"\n{SHOWN} knock-out: the ten genes with the largest log2 fold changes among those called")

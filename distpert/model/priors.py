@@ -47,7 +47,7 @@ class Priors:
     >>> distpert.fit(adata, embeddings, priors=distpert.Priors(loading=0.3))  # doctest: +SKIP
     """
 
-    level: float = 2.0
+    level: float = 0.5
     common: float = 0.3
     context: float = 0.3
     loading: float = 0.3

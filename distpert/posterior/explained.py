@@ -16,6 +16,7 @@ from distpert.model.gaussian_process import leave_out
 from distpert.model.kernels import LENGTH_SCALES, POWERS, Kernel, kernel_between, typical_distance
 
 LONG = (3.0, 4.0)  # length scales beyond the grid of `choose_kernel`, in units of the typical distance
+LEAST_WEIGHT = 0.02  # of a factor, relative to the largest, to count
 SHARES = np.linspace(0.005, 0.995, 100)
 
 
@@ -38,11 +39,14 @@ def draw_explained_share(
 
     for each kernel K of the grid that `choose_kernel` searches and of two longer length scales, each :math:`\rho` of a
     grid, and the amplitude a of greatest likelihood. All kernels enter by their marginal likelihood. Shares of factors
-    are averaged by their weights.
+    are averaged by their weights; those of less than 2 % of the largest weight are left out.
     """
     from scipy.special import logsumexp, softmax
     from scipy.stats import beta
 
+    # Factors of noise would blur the choice between kernels.
+    real = weight >= LEAST_WEIGHT * weight.max()
+    response, response_scale, weight = response[:, real], response_scale[:, real], weight[real] / weight[real].sum()
     spread = np.minimum(response_scale**2, 0.99)
     seen = response / (1 - spread)
     noise = (spread / (1 - spread)).mean(axis=0)

@@ -13,8 +13,16 @@ def test_repr_tells_what_was_fitted(fitted, context_fit):
     assert "contexts       none" in text
     assert "120 genes x 1 dims" in text
     assert "3 factors" in text
-    assert f"{fitted.explained_share:.0%} of their variance follows the embedding" in text
-    assert f"expected R² {fitted.predictable_share:.0%} for the response of a perturbation left out" in text
+    low, share, high = fitted.explained_share_interval()
+    assert f"{share:.0%} ({low:.0%} to {high:.0%}) of their variance follows the embedding" in text
+    assert (
+        f"unseen         R² of responses left out: {fitted.left_out_r2()['single genes']:.0%} for single genes" in text
+    )
+    low, typical, high = fitted.concentration_interval()
+    assert f"concentration  {typical:,.0f} ({low:,.0f} to {high:,.0f}) for a typical gene" in text
+    assert (
+        f"{fitted.loss[-1]:.4f} nats per cell and gene, {len(fitted.loss)} epochs, ended by the stopping rule" in text
+    )
     assert "12 of 80 perturbations target a measured gene" in text
     assert "constant genes" not in text
     assert "context: context0, context1" in repr(context_fit)
@@ -45,8 +53,17 @@ def test_parameters_are_labeled(context_fit):
     parameters = context_fit.parameters
     dims = {name: array.dims for name, array in parameters.items()}
     assert dims == {
+        "control": ("context", "gene", "bin"),
         "common": ("context", "gene", "bin"),
         "loading": ("factor", "gene", "bin"),
+        "level_scale": ("context", "gene", "direction"),
+        "common_scale": ("context", "gene", "direction"),
+        "loading_scale": ("factor", "gene", "direction"),
+        "basis": ("gene", "bin", "direction"),
+        "perturbed_share": ("context",),
+        "common_size": (),
+        "factor_size": ("factor",),
+        "direction_size": ("direction",),
         "explained_share": ("factor",),
         "response": ("perturbation", "factor"),
         "response_scale": ("perturbation", "factor"),
@@ -55,13 +72,19 @@ def test_parameters_are_labeled(context_fit):
         "on_target": ("perturbation", "tilt"),
         "on_target_scale": ("perturbation", "tilt"),
         "log_concentration": ("gene",),
+        "log_concentration_scale": ("gene",),
+        "typical_log_concentration": (),
+        "log_concentration_spread": (),
         "eigenvalues": ("eigen",),
         "eigenvectors": ("perturbation", "eigen"),
     }
     assert parameters["gene"].to_numpy().tolist() == list(context_fit.genes)
     assert parameters["perturbation"].to_numpy().tolist() == list(context_fit.perturbations)
-    assert np.isfinite(parameters.to_array()).all()
-    assert (parameters["response_scale"] > 0).all()
+    assert all(np.isfinite(array).all() for array in parameters.values())
+    scales = [name for name in parameters if str(name).endswith(("_scale", "_size", "_spread"))]
+    assert len(scales) == 11
+    assert all((parameters[name] > 0).all() for name in scales)
+    np.testing.assert_allclose(parameters["perturbed_share"], 600 / 800)
     assert ((parameters["explained_share"] > 0) & (parameters["explained_share"] < 1)).all()
 
 
@@ -126,3 +149,55 @@ def test_seed_of_the_prediction(fitted):
     first, again, other = (fitted.predict("GENE3", seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.response, again.response)
     assert not np.array_equal(first.response, other.response)
+
+
+# --------------------------------------------------------------------------------------------------- draws of one's own
+
+
+def test_numpyro_model_and_back(context_fit, sampled, raw_draws):
+    story = context_fit.numpyro_model()
+    assert {name for name in raw_draws} <= set(story.start)
+    assert sampled.histograms is context_fit.histograms
+    assert (sampled.kernel, sampled.settings) == (context_fit.kernel, context_fit.settings)
+    again = sampled.with_samples(raw_draws)
+    assert again.samples.identical(sampled.samples)
+    assert again.diagnostics == sampled.diagnostics
+    assert len(sampled.loss) == 0
+    assert sampled.n_factors == context_fit.n_factors
+    restored = sampled.numpyro_model().design
+    for ours, theirs in zip(restored, story.design, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_draws_that_agree_have_converged(context_fit, raw_draws):
+    """Whether they have depends on R-hat, and on divergences if they are told."""
+    assert context_fit.converged
+    found = context_fit.with_samples(raw_draws, divergences=3, at_greatest_depth=0.25)
+    assert found.diagnostics["divergences"] == 3
+    assert found.diagnostics["at_greatest_depth"] == 0.25
+    assert found.diagnostics["r_hat"] > 1.01  # a handful of draws
+    assert not found.converged
+
+
+@pytest.mark.parametrize(("r_hat", "divergences", "expected"), [(1.005, 0, True), (1.02, 0, False), (1.0, 2, False)])
+def test_rule_of_convergence(context_fit, raw_draws, monkeypatch, r_hat, divergences, expected):
+    monkeypatch.setattr("distpert.fitting.fitted.diagnose", lambda *args: {"r_hat": r_hat, "n_eff": 400.0})
+    assert context_fit.with_samples(raw_draws, divergences=divergences).converged is expected
+
+
+def test_repr_of_chains(context_fit, sampled, raw_draws):
+    told = context_fit.with_samples(raw_draws, divergences=3)
+    found = told.diagnostics
+    line = f"chains         3 of 8 draws; 3 divergences, R-hat up to {found['r_hat']:.2f}, effective draws from "
+    assert line in repr(told)
+    assert "loss" not in repr(told)
+    # Draws of one's own come without a number of divergences.
+    assert f"chains         3 of 8 draws; R-hat up to {found['r_hat']:.2f}" in repr(sampled)
+
+
+def test_predictions_of_chains(sampled):
+    prediction = sampled.predict(["GENE3", "GENE11", "GENE1+GENE4"], num_draws=24, progress_bar=False)
+    assert prediction.num_draws == 24
+    assert np.isfinite(prediction.moments(n_cells=10).to_array()).all()
+    np.testing.assert_allclose(prediction.histogram().sum("bin"), 1, atol=1e-5)
+    assert sampled.left_out_r2().keys() == {"single genes"}

@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.sparse import csc_matrix, csr_matrix
+from scipy.special import log_softmax
 
 import distpert
 from distpert.histograms.moments import MOMENTS, histogram_moments
+from distpert.model.generative import SITES
 from distpert.model.likelihood import dirichlet_categorical_log_prob
+from distpert.model.sampling import Chains
 
 
 def refit(adata, embeddings, **options):
@@ -110,7 +113,7 @@ def test_input_is_left_as_it_is(small):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("asked", "given"), [(None, 2), (1, 1), (100, 5)])
+@pytest.mark.parametrize(("asked", "given"), [(None, 5), (1, 1), (100, 5)])
 def test_number_of_factors(small, asked, given):
     fit = refit(small.adata, small.embeddings, n_factors=asked)
     assert fit.parameters.sizes["factor"] == given
@@ -218,7 +221,7 @@ def test_moments_of_unseen_cells_are_calibrated(screen, fitted, unseen, truth):
 
 
 def test_loss_falls_to_that_of_the_cells(fitted):
-    """In nats per cell and gene: near the log-likelihood of the training cells at the fitted parameters."""
+    """In nats per cell and gene, of all cells: near their log-likelihood at the fitted parameters."""
     assert np.isfinite(fitted.loss).all()
     assert fitted.loss[-1] < fitted.loss[0]
     parameters, histograms = fitted.parameters, fitted.histograms
@@ -229,7 +232,9 @@ def test_loss_falls_to_that_of_the_cells(fitted):
             logits[row, gene] += parameters["on_target"].to_numpy()[row] @ fitted.tilts[0, gene]
     counts = histograms.counts.to_numpy()[1:].astype(np.float32)
     value = dirichlet_categorical_log_prob(logits, parameters["log_concentration"].to_numpy(), counts)
-    assert fitted.loss[-1] == pytest.approx(-float(np.asarray(value).sum()) / counts.sum(), rel=0.02)
+    of_controls = (fitted.groups.control_counts[0] * log_softmax(fitted.log_control[0], axis=-1)).sum()
+    total = float(np.asarray(value).sum()) + of_controls
+    assert fitted.loss[-1] == pytest.approx(-total / histograms.counts.to_numpy().sum(), rel=0.02)
 
 
 # ------------------------------------------------------------------------------------------------------ what it refuses
@@ -241,6 +246,7 @@ def no_optimization(monkeypatch):
         pytest.fail("bad input came as far as the optimization")
 
     monkeypatch.setattr("distpert.fitting.fitting.optimize", reached)
+    monkeypatch.setattr("distpert.fitting.fitting.run_chains", reached)
 
 
 def changed(small, **obs):
@@ -303,6 +309,25 @@ def duplicated_genes(small):
             {"optimization": 75},
             TypeError,
             r"optimization: expected Optimization, made by distpert.Optimization\(...\); got int",
+        ),
+        (changed, {"inference": "bad"}, ValueError, r"inference must be 'svi' or 'nuts', not 'bad'"),
+        (
+            changed,
+            {"sampling": distpert.Sampling()},
+            ValueError,
+            r"sampling= belongs to inference='nuts', not to inference='svi'",
+        ),
+        (
+            changed,
+            {"inference": "nuts", "optimization": distpert.Optimization()},
+            ValueError,
+            r"optimization= belongs to inference='svi', not to inference='nuts'",
+        ),
+        (
+            changed,
+            {"inference": "nuts", "sampling": 500},
+            TypeError,
+            r"sampling: expected Sampling, made by distpert.Sampling\(...\); got int",
         ),
         (changed, {"seed": -1}, ValueError, r"seed must be a whole number of at least 0 .*, not -1"),
         (changed, {"n_bins": 1}, ValueError, r"n_bins must be at least 2, not 1"),
@@ -437,7 +462,7 @@ def with_cells(small, *numbers):
 def test_few_cells(small, numbers, median):
     adata = with_cells(small, *numbers)
     fit, (message,) = warned(lambda: distpert.fit(adata, small.embeddings, progress_bar=False))
-    assert f"the perturbations have {median} cells at the median. With 10 cells or fewer, intervals are" in message
+    assert f"the perturbations have {median} cells at the median. With 10 cells or fewer, intervals may" in message
     assert "Pool guides or replicates" in message
     assert np.isfinite(fit.loss).all()
 
@@ -540,3 +565,50 @@ def test_concentrations_far_below_their_prior_are_found():
     concentration = np.exp(fit.parameters["log_concentration"])
     assert 5 < np.median(concentration) < 20
     assert fit.converged
+
+
+# -------------------------------------------------------------------------------------------------------- Markov chains
+
+
+def test_fit_by_chains(chains):
+    """The warning is checked where they are run, in conftest.py."""
+    assert chains.settings["inference"] == "nuts"
+    assert chains.settings["sampling"]["num_samples"] == 20
+    assert "optimization" not in chains.settings
+    assert len(chains.loss) == 0
+    assert chains.n_chains == 2
+    assert dict(chains.samples.sizes) == {
+        "chain": 2, "draw": 20, "factor": 2, "direction": 4, "tilt": 2, "perturbation": 5, "gene": 4, "context": 1,
+        "bin": 5,
+    }  # fmt: skip
+    assert chains.seconds > 0
+    assert f"chains         2 of 20 draws; {chains.diagnostics['divergences']} divergences, R-hat up to" in repr(chains)
+    summary = chains.predict(["GENE1", "GENE5"], num_draws=40, progress_bar=False).summary()
+    assert np.isfinite(summary.to_array()).all()
+
+
+@pytest.mark.parametrize(
+    ("r_hat", "divergences", "expected"), [(1.005, 0, True), (1.04, 0, False), (1.2, 0, None), (1.0, 3, None)]
+)
+def test_chains_warn_by_their_rule(small, monkeypatch, r_hat, divergences, expected):
+    """Above 1.05 or with divergences there is a warning; above 1.01 they have not converged."""
+
+    def run(story, settings, *, seed, progress_bar):
+        lead = settings.num_chains, settings.num_samples
+        sites = {name: value for name, value in story.start.items() if name in SITES}
+        draws = {name: np.broadcast_to(value, (*lead, *np.shape(value))) for name, value in sites.items()}
+        return Chains(draws, divergences, 0.0)
+
+    monkeypatch.setattr("distpert.fitting.fitting.run_chains", run)
+    monkeypatch.setattr("distpert.fitting.fitting.diagnose", lambda *args: {"r_hat": r_hat, "n_eff": 9.0})
+    options = {"inference": "nuts", "sampling": distpert.Sampling(num_samples=4, num_chains=2), "progress_bar": False}
+    fit, messages = warned(lambda: distpert.fit(small.adata, small.embeddings, **options))
+    assert fit.converged is bool(expected)
+    if expected is None:
+        (message,) = messages
+        assert message.startswith(
+            f"{divergences} of 8 transitions diverged, and R-hat is up to {r_hat:.2f}. Run longer"
+        )
+        assert "Sampling(num_warmup=600, num_samples=8, target_accept_prob=0.98)" in message
+    else:
+        assert messages == []

@@ -82,7 +82,9 @@ def draw(groups, design, known):
     story = numpyro.handlers.seed(numpyro.handlers.substitute(model, known), jax.random.key(0))
     trace = numpyro.handlers.trace(story).get_trace(design, groups, n_groups=7, **OPTIONS)
     assert not trace["counts"]["is_observed"]
-    return {name: site["value"] for name, site in trace.items() if site["type"] == "sample" and name != "control_counts"}
+    return {
+        name: site["value"] for name, site in trace.items() if site["type"] == "sample" and name != "control_counts"
+    }
 
 
 def base_by_loop(design, values):

@@ -15,6 +15,7 @@ from distpert import calibration, conformalize, count_histograms, without_latent
 from distpert.baselines import MeanPrediction, PooledHistogram
 from distpert.plots import (
     plot_coverage,
+    plot_effects,
     plot_explained_share,
     plot_histogram,
     plot_loss,
@@ -347,10 +348,44 @@ def test_explained_share(context_fit, ax):
     assert len(width) == context_fit.parameters.sizes["factor"]
     assert (np.diff(width) <= 0).all()
     assert width.sum() == pytest.approx(1)
-    assert width @ height == pytest.approx(context_fit.explained_share)
-    explained, predictable = (line.get_ydata()[0] for line in ax.get_lines())
+    np.testing.assert_allclose(np.sort(height), np.sort(context_fit.parameters["explained_share"]), rtol=1e-5)
+    explained, left_out = (line.get_ydata()[0] for line in ax.get_lines())
     assert explained == pytest.approx(context_fit.explained_share)
-    assert predictable == pytest.approx(context_fit.predictable_share)
+    assert left_out == pytest.approx(context_fit.left_out_r2()["single genes"])
+
+
+def test_effects(prediction, ax):
+    effects = prediction.effects()
+    label = prediction.perturbations[0]
+    one = effects.sel(moment="variance", perturbation=label)
+    limit = float(one["lfsr"].median())
+    assert plot_effects(effects, "variance", perturbation=label, lfsr=limit, n_labels=2, ax=ax) is ax
+    called = (one["lfsr"] < limit).to_numpy()
+    assert called.any()
+    assert not called.all()
+    points = np.concatenate([line.get_xydata() for line in ax.get_lines() if len(line.get_xydata()) not in (0, 2)])
+    plain = np.asarray(ax.collections[0].get_offsets())
+    assert len(plain) == (~called).sum()
+    np.testing.assert_allclose(np.sort(plain[:, 0]), np.sort(one["shift"].to_numpy()[~called]), rtol=1e-5)
+    assert set(np.round(points[:, 0], 5)) <= set(np.round(one["shift"].to_numpy()[called].astype(float), 5))
+    assert len(ax.texts) <= 2
+    assert {text.get_text() for text in ax.texts} <= set(one["gene"].to_numpy()[called])
+    assert ax.yaxis_inverted()
+    assert f"{called.sum()} genes called, {float(one['lfsr'].to_numpy()[called].sum()):.1f} wrong" in ax.get_title()
+
+
+def test_effects_refuses(prediction):
+    effects = prediction.effects()
+    with pytest.raises(KeyError, match="there are several perturbations, choose one with perturbation="):
+        plot_effects(effects)
+    with pytest.raises(KeyError, match="NOBODY"):
+        plot_effects(effects, perturbation="NOBODY")
+    with pytest.raises(TypeError, match=r"made by prediction\.effects\(\)"):
+        plot_effects(prediction)
+    with pytest.raises(ValueError, match="effects have no 'lfsr'"):
+        plot_effects(effects.drop_vars("lfsr"), perturbation=prediction.perturbations[0])
+    with pytest.raises(ValueError, match="lfsr must be"):
+        plot_effects(effects, perturbation=prediction.perturbations[0], lfsr=2)
 
 
 def test_shift(prediction, small_fit):

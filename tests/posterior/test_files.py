@@ -108,31 +108,111 @@ def test_loaded_settings_fit_again(small, small_fit, path):
     assert again.parameters.identical(small_fit.parameters)
 
 
-def as_version_1(path):
-    """Give a file the spelling that it had before version 2."""
+NEW = (
+    "control", "basis", "level_scale", "common_scale", "loading_scale", "perturbed_share", "log_concentration_scale",
+    "typical_log_concentration", "log_concentration_spread", "common_size", "factor_size", "direction_size",
+)  # fmt: skip
+
+
+def as_version(number, path):
+    """Give a file the parameters that it had before version 3, and before version 2 also the spelling."""
     with h5py.File(path, "r+") as file:
+        for name in NEW:
+            del file["parameters"][name]
         facts = json.loads(file.attrs["facts"])
-        facts["settings"]["optimisation"] = facts["settings"].pop("optimization")
-        file.attrs["facts"], file.attrs["format_version"] = json.dumps(facts), 1
+        del facts["diagnostics"], facts["settings"]["inference"]
+        facts["settings"]["priors"] = {"common": 2.0, "context": 1.0, "loading": 0.1, "loading_smoothness": 0.8} | {
+            "log_concentration": [8.0, 1.5],
+            "share": [1.0, 1.0],
+        }
+        if number < 2:
+            facts["settings"]["optimisation"] = facts["settings"].pop("optimization")
+        file.attrs["facts"], file.attrs["format_version"] = json.dumps(facts), number
 
 
-def test_version_1_is_read(small_fit, path):
-    as_version_1(path)
-    loaded = distpert.load(path)
-    assert loaded.settings == small_fit.settings
-    assert distpert.Optimization(**loaded.settings["optimization"]) == distpert.Optimization()
-    labels = ["GENE2", "GENE6"]
-    for left, right in zip(predictions(loaded, labels), predictions(small_fit, labels), strict=True):
+@pytest.fixture(params=[1, 2])
+def old(request, path):
+    """A file of an older version."""
+    as_version(request.param, path)
+    return path
+
+
+def test_older_versions_are_read(small_fit, old):
+    """All that is shared counts as known: controls are the smoothed ones, from which those versions shifted."""
+    loaded = distpert.load(old)
+    assert loaded.histograms.dataset.identical(small_fit.histograms.dataset)
+    assert loaded.settings["optimization"] == small_fit.settings["optimization"]
+    assert distpert.Priors(**loaded.settings["priors"]).common == 2.0
+    parameters = loaded.parameters
+    for name in ("common", "loading", "response", "response_scale", "on_target", "log_concentration", "eigenvalues"):
+        np.testing.assert_array_equal(parameters[name], small_fit.parameters[name])
+    control = small_fit.groups.smoothed_control
+    np.testing.assert_allclose(np.exp(parameters["control"]), control, rtol=1e-5)
+    for name in ("level_scale", "common_scale", "loading_scale", "log_concentration_scale"):
+        assert (parameters[name] == 0).all()
+        assert parameters[name].dims == small_fit.parameters[name].dims
+        assert parameters[name].shape == small_fit.parameters[name].shape
+    shared = loaded.shared.draw(0, slice(0, 5), 3, 0)
+    np.testing.assert_allclose(np.exp(shared.control), np.broadcast_to(control[0], shared.control.shape), rtol=1e-5)
+    base = parameters["control"][0] + parameters["common"][0]
+    np.testing.assert_allclose(shared.base, np.broadcast_to(base, shared.base.shape), rtol=1e-5, atol=1e-5)
+    kappa = np.exp(parameters["log_concentration"])
+    np.testing.assert_allclose(shared.concentration, np.broadcast_to(kappa, (3, 5)), rtol=1e-5)
+
+
+def test_older_versions_predict(small_fit, old):
+    loaded = distpert.load(old)
+    labels = ["GENE2", "GENE6", "GENE1+GENE4"]
+    prediction = loaded.predict(labels, num_draws=20, progress_bar=False)
+    assert np.isfinite(prediction.moments().to_array()).all()
+    assert np.isfinite(prediction.effects().to_array()).all()
+    assert "concentration" in repr(loaded)
+    low, typical, high = loaded.concentration_interval()
+    assert low == typical == high
+    assert loaded.samples is None
+    assert loaded.left_out_r2().keys() == {"single genes"}
+    prior = loaded.prior_predictive("GENE2", num_draws=4, progress_bar=False)
+    assert np.isfinite(prior.moments().to_array()).all()
+
+
+def test_older_versions_are_saved_as_version_3(small_fit, old):
+    before = distpert.load(old)
+    before.save(old)
+    with h5py.File(old) as file:
+        assert file.attrs["format_version"] == 3
+        assert "optimization" in json.loads(file.attrs["facts"])["settings"]
+    after = distpert.load(old)
+    assert after.settings == before.settings
+    assert after.parameters.identical(before.parameters)
+
+
+def test_round_trip_of_chains(sampled, tmp_path):
+    """Made-up draws of two contexts; predictions come from them before and after."""
+    sampled.save(tmp_path / "fit.nc")
+    loaded = distpert.load(tmp_path / "fit.nc")
+    assert loaded.samples.identical(sampled.samples)
+    assert loaded.parameters.identical(sampled.parameters)
+    assert loaded.diagnostics == sampled.diagnostics
+    assert len(loaded.loss) == 0
+    for name in ("moments", "summary", "histogram"):
+        left, right = (
+            getattr(fit.predict(["GENE2", "GENE11"], num_draws=6, progress_bar=False), name)()
+            for fit in (loaded, sampled)
+        )
         assert left.identical(right)
 
 
-def test_version_1_is_saved_as_version_2(small_fit, path):
-    as_version_1(path)
-    distpert.load(path).save(path)
-    with h5py.File(path) as file:
-        assert file.attrs["format_version"] == 2
-        assert "optimization" in json.loads(file.attrs["facts"])["settings"]
-    assert distpert.load(path).settings == small_fit.settings
+def test_round_trip_of_a_fit_by_chains(chains, tmp_path):
+    chains.save(tmp_path / "fit.nc")
+    loaded = distpert.load(tmp_path / "fit.nc")
+    assert loaded.samples.identical(chains.samples)
+    assert (loaded.settings, loaded.diagnostics, loaded.converged) == (
+        chains.settings,
+        chains.diagnostics,
+        chains.converged,
+    )
+    assert distpert.Sampling(**loaded.settings["sampling"]).num_chains == 2
+    assert repr(loaded) == repr(chains)
 
 
 def test_numpy_scales_can_be_saved(small_fit, tmp_path):
@@ -198,7 +278,7 @@ def test_newer_version(path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
     with pytest.raises(
-        ValueError, match=r"format version 99, and this distpert reads versions up to 2: upgrade distpert"
+        ValueError, match=r"format version 99, and this distpert reads versions up to 3: upgrade distpert"
     ):
         distpert.load(path)
 

@@ -2,44 +2,49 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from distpert.histograms.moments import MOMENTS, histogram_moments
 from distpert.posterior.posterior import Posterior
+from distpert.posterior.shared import typical_scale
 from distpert.posterior.strengths import damped, expected_strengths, left_out_slope, left_out_strengths
-from distpert.posterior.unseen import SMOOTHING
+from distpert.posterior.unseen import LEARNED, SMOOTHING
 
 
-def test_explained_share_weighs_factors_by_their_shift(context_fit):
+def test_factors_are_weighed_by_their_shift(context_fit):
     control = np.exp(context_fit.log_control.astype(float)).mean(axis=0)
     loading = context_fit.parameters["loading"].to_numpy()
-    size = [(loading[k] ** 2 * control).sum() for k in range(len(loading))]
-    share = context_fit.parameters["explained_share"].to_numpy()
-    assert context_fit.explained_share == pytest.approx(np.dot(size, share) / np.sum(size), rel=1e-5)
+    size = np.array([(loading[k] ** 2 * control).sum() for k in range(len(loading))])
+    np.testing.assert_allclose(context_fit.factor_weight, size / size.sum(), rtol=1e-5)
 
 
-def test_predictable_share_is_that_of_leaving_one_out(context_fit):
+def test_concentration_interval(context_fit):
+    """Of the typical gene: a normal in logarithms, with the standard deviation that its cells leave."""
     parameters = context_fit.parameters
-    vectors, values = parameters["eigenvectors"].to_numpy(), parameters["eigenvalues"].to_numpy()
-    kernel, known = (vectors * values) @ vectors.T, []
-    for rho in parameters["explained_share"].to_numpy():
-        covariance = rho * kernel + (1 - rho) * np.eye(len(kernel))
-        for p in range(len(kernel)):
-            others = np.arange(len(kernel)) != p
-            cross = covariance[p, others]
-            known.append(cross @ np.linalg.solve(covariance[np.ix_(others, others)], cross))
-    known = np.mean(np.reshape(known, (-1, len(kernel))), axis=1)
-    assert known.min() - 1e-6 <= context_fit.predictable_share <= known.max() + 1e-6
-    assert context_fit.predictable_share < context_fit.explained_share
+    log = float(parameters["typical_log_concentration"])
+    spread = float(parameters["log_concentration_spread"])
+    sd = typical_scale(parameters["log_concentration_scale"].to_numpy(), spread)
+    assert 0 < sd < 1.5
+    expected = np.exp(log + np.array([-1.959964, 0, 1.959964]) * sd)
+    np.testing.assert_allclose(context_fit.concentration_interval(0.95), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="ci_prob must lie between 0 and 1"):
+        context_fit.concentration_interval(0)
 
 
-def test_control_histograms_are_those_of_the_control_cells(context_screen, context_fit):
-    control = np.exp(context_fit.log_control)
-    np.testing.assert_allclose(control.sum(axis=-1), 1, atol=1e-5)
-    groups = context_fit.histograms.dataset.isel(group=[0, 1])
-    observed = groups["counts"].to_numpy() / groups["n_cells"].to_numpy()[:, None, None]
-    other = observed[::-1]
-    assert (control > 0).all()
-    assert abs(control - observed).sum() < abs(control - other).sum()
+def test_mean_response(context_fit):
+    mean, response = context_fit.mean_response(5), context_fit.parameters["response"]
+    assert mean.shape == (5, context_fit.n_factors)
+    np.testing.assert_allclose(mean, np.tile(response.mean("perturbation"), (5, 1)), rtol=1e-6)
+
+
+def test_control_logits_are_those_of_the_control_cells(context_fit):
+    """Nearer to the cells of their context than to those of the other, and nearer than the pooled cells are."""
+    control = softmax(context_fit.log_control.astype(float), axis=-1)
+    groups = context_fit.groups
+    np.testing.assert_array_equal(context_fit.control, groups.control)
+    distance = abs(control - groups.control).sum()
+    assert distance < 0.5 * abs(control - groups.control[::-1]).sum()
+    assert distance < 0.75 * abs(groups.pooled - groups.control).sum()
 
 
 def test_control_moments(fitted, context_fit):
@@ -93,25 +98,30 @@ def test_unseen_responses_are_predicted_by_a_gaussian_process(fitted, unseen):
 
 
 def test_draws_of_seen_perturbations_follow_the_posterior(fitted):
-    parameters = fitted.parameters.sel(perturbation=[fitted.perturbations[5]])
-    draws = fitted.draw_responses([fitted.perturbations[5]], 4000, 0)
-    for name, drawn in zip(("response", "on_target"), draws, strict=True):
+    label = fitted.perturbations[5]
+    parameters = fitted.parameters.sel(perturbation=[label])
+    draws = fitted.draw_responses([label], 4000, 0)
+    for name in ("response", "on_target"):
+        drawn = getattr(draws, name)
         mean, scale = parameters[name].to_numpy(), parameters[f"{name}_scale"].to_numpy()
         assert (abs(drawn.mean(axis=0) - mean) < 5 * scale / np.sqrt(4000)).all()
         np.testing.assert_allclose(drawn.std(axis=0), scale, rtol=0.08)
+    assert draws.inactive.mean() == pytest.approx(fitted.prob_inactive[label], abs=0.04)
 
 
 def test_draws_of_unseen_perturbations(fitted, unseen):
     """Moments of the smoothed bootstrap, in closed form."""
     learned, n_draws = fitted._responses.unseen, 80 * 250  # each training perturbation as often
     mean, scale, strength = fitted._responses.predict_unseen(unseen[:1])[unseen[0]]
-    response, on_target = fitted.draw_responses(unseen[:1], n_draws, 0)
+    response, on_target, inactive = fitted.draw_responses(unseen[:1], n_draws, 0)
+    assert not inactive.any()
     drawn = response[:, 0].astype(float)
     own, predicted = (strength * ratio[:, None] for ratio in (learned.ratio, damped(learned.ratio)))
     common = learned.size * learned.mean
     shift = own * common + predicted * mean + own * np.sqrt(1 - SMOOTHING**2) * scale * learned.residual
     expected = learned.origin + shift.mean(axis=0)
-    second = (shift**2 + SMOOTHING**2 * (own * scale * learned.residual) ** 2).mean(axis=0)
+    noise = SMOOTHING**2 * learned.residual**2 + learned.residual_scale**2
+    second = (shift**2 + noise * (own * scale) ** 2).mean(axis=0)
     sd = np.sqrt(second - (expected - learned.origin) ** 2)
     assert (abs(drawn.mean(axis=0) - expected) < 5 * sd / np.sqrt(n_draws)).all()
     np.testing.assert_allclose(drawn.std(axis=0), sd, rtol=0.05)
@@ -145,7 +155,7 @@ def test_strengths_are_those_of_leaving_one_out(context_fit):
     )
     slope = left_out_slope(m / strengths[:, None] - learned.mean, predicted, variance, weight)
     assert learned.slope == pytest.approx(slope, rel=1e-3)
-    residual = learned.residual * np.sqrt(1 - m.shape[1] / len(m))  # it is raised for the loadings' degrees of freedom
+    residual = learned.residual * np.sqrt(1 - LEARNED / len(m))  # it is raised for the numbers that were learned
     values, vectors = np.linalg.eigh(kernel)
     others, _ = expected_strengths(strengths, values, vectors, kernel[:0], np.ones(len(m), int), np.ones(0, int))
     np.testing.assert_allclose(learned.ratio, strengths / others, rtol=1e-3)
@@ -159,6 +169,8 @@ def test_a_posterior_needs_nothing_of_how_it_was_fitted(context_fit):
     labels = ["GENE1", "GENE11", "GENE2+GENE3"]
     for one, other in zip(plain.draw_responses(labels, 9, 2), context_fit.draw_responses(labels, 9, 2), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert plain.predictable_share == context_fit.predictable_share
+    assert plain.explained_share == context_fit.explained_share
+    assert plain.left_out_r2() == context_fit.left_out_r2()
+    assert plain.prob_inactive.equals(context_fit.prob_inactive)
     np.testing.assert_array_equal(plain.strengths, context_fit.strengths)
     assert not hasattr(plain, "predict")

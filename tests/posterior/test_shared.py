@@ -9,8 +9,8 @@ import xarray as xr
 from scipy import stats
 
 from distpert.model.basis import shift_basis
-from distpert.posterior.posterior import Posterior
 from distpert.posterior.shared import SharedPosterior, draw_log_concentration, draw_normal, typical_scale
+from distpert.predictions.blocks import Block
 
 N_GENES, N_BINS, N_FACTORS, N_DRAWS = 3, 5, 2, 20_000
 ALL = slice(0, N_GENES)
@@ -94,7 +94,8 @@ def test_level_and_shift_make_controls_and_base(parameters, drawn):
 
 
 def test_all_have_their_means_if_nothing_is_uncertain(parameters):
-    sure = parameters.assign({name: 0 * parameters[name] for name in parameters if str(name).endswith("_scale")})
+    zero = [name for name in parameters if str(name).endswith(("_scale", "_spread"))]
+    sure = parameters.assign({name: 0 * parameters[name] for name in zero})
     shared, of = draw_normal(sure, 1, slice(1, 3), 4, 0), parameters.isel(context=1, gene=slice(1, 3))
     assert shared.control.shape == (4, 2, N_BINS)
     np.testing.assert_array_equal(shared.control, np.broadcast_to(of["control"], shared.control.shape))
@@ -140,7 +141,7 @@ def test_typical_scale_at_the_limits(scale, spread, expected):
     assert typical_scale(np.full(3, scale), spread) == pytest.approx(expected)
 
 
-# --------------------------------------------------------------------------------------------------- which draws are same
+# --------------------------------------------------------------------------------------------- which draws are the same
 
 
 def test_slices_of_genes_have_random_numbers_of_their_own(parameters):
@@ -164,7 +165,9 @@ def test_contexts_have_levels_of_their_own_and_the_same_loadings(parameters):
     first, second = (draw_normal(parameters, context, ALL, 2000, 0) for context in (0, 1))
     np.testing.assert_array_equal(first.loading, second.loading)
     np.testing.assert_array_equal(first.concentration, second.concentration)
-    across = np.corrcoef(first.control[:, 0, 1] - first.control[:, 0, 0], second.control[:, 0, 1] - second.control[:, 0, 0])
+    across = np.corrcoef(
+        first.control[:, 0, 1] - first.control[:, 0, 0], second.control[:, 0, 1] - second.control[:, 0, 0]
+    )
     assert abs(across[0, 1]) < 4.5 / np.sqrt(2000)
 
 
@@ -207,8 +210,6 @@ def test_all_perturbations_have_the_same_draws(context_fit):
     prediction = context_fit.predict(["GENE5", "GENE11"], num_draws=7, progress_bar=False)
     nothing = {"response": 0 * prediction.response, "on_target": 0 * prediction.on_target}
     prediction = replace(prediction, **nothing, inactive=np.zeros_like(prediction.inactive))
-    from distpert.predictions.blocks import Block
-
     for context in (0, 1):
         probs = [prediction.probs(Block(p, context, slice(0, 14))) for p in (0, 1)]
         np.testing.assert_array_equal(*probs)
@@ -219,8 +220,6 @@ def test_all_perturbations_have_the_same_draws(context_fit):
 
 
 def test_a_perturbation_that_does_nothing_has_the_controls_of_the_same_draw(context_fit):
-    from distpert.predictions.blocks import Block
-
     prediction = context_fit.predict(["GENE5"], num_draws=6, progress_bar=False)
     prediction = replace(prediction, inactive=np.array([[True], [False]] * 3))
     probs = prediction.probs(Block(0, 1, slice(0, 14)))
@@ -231,8 +230,6 @@ def test_a_perturbation_that_does_nothing_has_the_controls_of_the_same_draw(cont
 
 
 def test_shared_at_its_mean(context_fit):
-    from distpert.predictions.blocks import Block
-
     prediction = replace(context_fit.predict("GENE5", num_draws=6, progress_bar=False), shared_at_mean=True)
     free = context_fit.shared.draw(0, slice(0, 14), 6, 0)
     for fixed, drawn in zip(prediction.shared(Block(0, 0, slice(0, 14))), free, strict=True):
@@ -244,5 +241,5 @@ def test_chains_have_their_draws(sampled):
     shared = sampled.shared.draw(1, slice(2, 9), 6, seed=4)
     control = sampled.samples["control"].to_numpy()[:, [0, 7], 1, 2:9].reshape(6, 7, 15)
     np.testing.assert_array_equal(shared.control, control)
-    for other in (Posterior.shared.func(sampled).draw(1, slice(2, 9), 6, seed=0),):  # no random numbers are used
-        np.testing.assert_array_equal(other.base, shared.base)
+    assert [values.shape[0] for values in shared] == [6] * 4
+    np.testing.assert_array_equal(sampled.shared.draw(1, slice(2, 9), 6, seed=0).base, shared.base)  # nothing is drawn

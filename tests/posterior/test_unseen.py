@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from distpert.model.gaussian_process import leave_one_out
 from distpert.posterior.strengths import damped, expected_strengths
-from distpert.posterior.unseen import SMOOTHING, KernelEigen, learn_unseen, null_response
+from distpert.posterior.unseen import LEARNED, SMOOTHING, KernelEigen, learn_unseen, null_response
 
 WEIGHT = np.array([0.6, 0.3, 0.1])
 ONE = np.ones(40, int)  # gene a label
@@ -51,6 +52,19 @@ def test_tempered_responses_have_unit_size(responses, learned):
     np.testing.assert_allclose(tempered.mean(axis=0), learned.center)
 
 
+def test_residuals_are_raised_for_what_was_learned(responses, kernel, learned):
+    """They rebuild the responses once this is undone."""
+    response, _ = responses
+    m = (response - learned.origin) / learned.size
+    tempered = m / learned.length[:, None] - learned.center
+    predicted, variance = leave_one_out(learned.share, *kernel, tempered)
+    expected = learned.strength / learned.ratio
+    rebuilt = learned.ratio[:, None] * learned.mean + damped(learned.ratio)[:, None] * learned.slope * predicted
+    rebuilt = expected[:, None] * rebuilt
+    residual = learned.residual * np.sqrt(1 - LEARNED / 40)
+    np.testing.assert_allclose(rebuilt + learned.strength[:, None] * np.sqrt(variance) * residual, m, atol=1e-9)
+
+
 def test_steps_have_settled(responses, kernel, learned, monkeypatch):
     monkeypatch.setattr("distpert.posterior.unseen.STEPS", 200)
     longer = learn_unseen(*responses, kernel, WEIGHT, learned.origin, ONE)
@@ -91,17 +105,36 @@ def test_draws_keep_the_shape_of_responses(learned, spread):
     learned = learned._replace(ratio=ratio, mean=np.zeros(3))
     drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), 1.0, 40 * 5000) - learned.origin
     added = ratio[:, None] * learned.residual
-    np.testing.assert_allclose((drawn**2).mean(axis=0), (added**2).mean(axis=0), rtol=0.03)
+    # Each residual is known up to its own standard deviation, which adds to it.
+    uncertain = (ratio[:, None] * learned.residual_scale) ** 2
+    np.testing.assert_allclose((drawn**2).mean(axis=0), (added**2 + uncertain).mean(axis=0), rtol=0.03)
     mean, part = added.mean(axis=0), np.sqrt(1 - SMOOTHING**2)
     np.testing.assert_allclose(drawn.mean(axis=0), part * mean, atol=0.01)
     if spread == 0:
-        third = part**3 * ((added - mean) ** 3).mean(axis=0)
+        # Gaussian noise has no skewness, but there is more of it about some residuals than about others.
+        third = (part**3 * (added - mean) ** 3 + 3 * part * (added - mean) * uncertain).mean(axis=0)
         np.testing.assert_allclose(((drawn - part * mean) ** 3).mean(axis=0), third, atol=0.03)
+
+
+def test_residuals_are_as_uncertain_as_responses(responses, kernel, learned):
+    """In the same units: of a response known exactly, none; twice the standard deviation, twice as uncertain."""
+    response, scale = responses
+    exact = learn_unseen(response, 0 * scale, kernel, WEIGHT, learned.origin, ONE)
+    assert (exact.residual_scale == 0).all()
+    _, variance = leave_one_out(
+        learned.share, *kernel, (response - learned.origin) / learned.length[:, None] / learned.size - learned.center
+    )
+    expected = scale / learned.size / (learned.strength[:, None] * np.sqrt(variance))
+    np.testing.assert_allclose(learned.residual_scale, expected)
+    drawn = learned._replace(residual=0 * learned.residual, mean=np.zeros(3), ratio=np.ones(40)).draw(
+        np.random.default_rng(0), np.zeros(3), np.ones(3), 1.0, 40 * 2000
+    )
+    np.testing.assert_allclose(drawn.std(axis=0), np.sqrt((expected**2).mean(axis=0)), rtol=0.02)
 
 
 def test_what_all_share_has_the_strength_of_the_perturbation(learned):
     """Draws are on a line, from the origin along the mean of all, as far as ratios are."""
-    learned = learned._replace(residual=np.zeros((40, 3)))
+    learned = learned._replace(residual=np.zeros((40, 3)), residual_scale=np.zeros((40, 3)))
     drawn = learned.draw(np.random.default_rng(0), np.zeros(3), np.ones(3), 2.0, 40)
     expected = learned.origin + 2 * np.sort(learned.ratio)[:, None] * learned.size * learned.mean
     np.testing.assert_allclose(drawn[np.argsort((drawn - learned.origin) @ learned.mean)], expected)

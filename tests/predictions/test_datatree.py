@@ -5,12 +5,14 @@ import warnings
 import numpy as np
 import pytest
 from scipy.special import gammaln
-from scipy.stats import dirichlet_multinomial, kurtosis, skew
+from scipy.stats import dirichlet_multinomial, kurtosis, multivariate_normal, norm, skew
 
 import distpert
 from distpert.histograms.moments import MOMENTS
+from distpert.model.kernels import kernel_between
 
-GROUPS = ("posterior", "posterior_predictive", "constant_data")
+_CONCENTRATION = ("typical_log_concentration", "log_concentration_spread")
+GROUPS = ("posterior", "posterior_predictive", "log_prior", "constant_data")
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,11 @@ def test_layout(tree, fitted, prediction):
     posterior = tree["posterior"]
     assert posterior["response"].dims == ("chain", "draw", "perturbation", "factor")
     assert posterior["on_target"].dims == ("chain", "draw", "perturbation", "tilt")
-    assert set(posterior.data_vars) == {"response", "on_target"}
+    assert posterior["inactive"].dims == ("chain", "draw", "perturbation")
+    assert posterior["concentration"].dims == ("chain", "draw", "gene")
+    assert set(posterior.data_vars) == {"response", "on_target", "inactive", "concentration"}
     assert tree["constant_data"]["explained_share"].dims == ("factor",)
-    assert tree["constant_data"]["concentration"].dims == ("gene",)
+    assert set(tree["log_prior"].data_vars) == {"response", "on_target", "concentration"}
     assert tree["posterior_predictive"]["mean"].dims == ("chain", "draw", "perturbation", "gene")
     assert tree["constant_data"]["counts"].dims == ("perturbation", "gene", "bin")
     assert tree["observed_data"]["mean"].dims == ("perturbation", "gene")
@@ -55,8 +59,9 @@ def test_layout(tree, fitted, prediction):
         assert tree[group]["chain"].to_numpy().tolist() == [0]
         assert tree[group]["draw"].to_numpy().tolist() == list(range(20))
         assert tree[group]["perturbation"].to_numpy().tolist() == ["GENE3", "GENE11"]
-    kappa = np.exp(fitted.parameters["log_concentration"].to_numpy().astype(float))
-    np.testing.assert_allclose(tree["constant_data"]["concentration"], kappa, rtol=1e-6)
+    kappa = fitted.shared.draw(0, slice(0, 12), 20, 0).concentration
+    np.testing.assert_array_equal(posterior["concentration"].isel(chain=0), kappa)
+    np.testing.assert_array_equal(posterior["inactive"].isel(chain=0), prediction.inactive)
     np.testing.assert_array_equal(tree["constant_data"]["explained_share"], fitted.parameters["explained_share"])
 
 
@@ -158,22 +163,55 @@ def test_observed_data_by_context(context_tree, context_screen):
 
 def test_log_likelihood_is_that_of_the_dirichlet_multinomial(tree, fitted, prediction):
     """Without the multinomial coefficient, a constant of the data."""
-    parameters = {name: array.to_numpy().astype(float) for name, array in fitted.parameters.items()}
-    kappa = np.exp(parameters["log_concentration"])
+    shared = fitted.shared.draw(0, slice(0, 12), 20, 0)
     for draw in (0, 13):
         for p, label in enumerate(prediction.perturbations):
-            logits = fitted.log_control[0] + parameters["common"][0]
-            logits = logits + np.tensordot(prediction.response[draw, p], parameters["loading"], axes=1)
+            assert not prediction.inactive[draw, p]
+            logits = shared.base[draw].astype(float)
+            logits = logits + np.tensordot(prediction.response[draw, p].astype(float), shared.loading[draw], axes=1)
             for gene in fitted.targets(label):
                 logits[gene] += prediction.on_target[draw, p] @ fitted.tilts[0, gene]
             for gene in range(12):
                 counts = tree["constant_data"]["counts"].to_numpy()[p, gene]
                 alpha = np.exp(logits[gene] - logits[gene].max())
-                alpha *= kappa[gene] / alpha.sum()
+                alpha *= shared.concentration[draw, gene] / alpha.sum()
                 exact = dirichlet_multinomial.logpmf(counts, alpha, counts.sum())
                 exact -= gammaln(counts.sum() + 1) - gammaln(counts + 1).sum()
                 value = float(tree["log_likelihood"]["counts"][0, draw, p, gene])
                 assert value == pytest.approx(exact, rel=1e-4, abs=1e-2)
+
+
+def test_log_prior_by_scipy(context_fit):
+    """Of responses under the kernel between what is predicted, of tilts, and of concentrations of genes."""
+    labels = ["GENE3", "GENE11", "GENE3+GENE7"]
+    prediction = context_fit.predict(labels, num_draws=5, progress_bar=False)
+    tree, parameters = prediction.to_datatree(), context_fit.parameters
+    found = tree["log_prior"].to_dataset().isel(chain=0)
+    matrix = kernel_between(labels, labels, context_fit.embeddings, context_fit.kernel)
+    share = parameters["explained_share"].to_numpy().astype(float)
+    kappa = context_fit.shared.draw(0, slice(0, 14), 5, 0).concentration
+    for draw in range(5):
+        response = sum(
+            multivariate_normal.logpdf(prediction.response[draw, :, k], cov=rho * matrix + (1 - rho) * np.eye(3))
+            for k, rho in enumerate(share)
+        )
+        assert float(found["response"][draw]) == pytest.approx(response, rel=1e-4)
+        tilts = norm.logpdf(prediction.on_target[draw], parameters["tilt_mean"], parameters["tilt_scale"]).sum(axis=1)
+        np.testing.assert_allclose(found["on_target"][draw], tilts, rtol=1e-4)
+        typical, spread = (float(parameters[f"{name}"]) for name in _CONCENTRATION)
+        np.testing.assert_allclose(
+            found["concentration"][draw], norm.logpdf(np.log(kappa[draw]), typical, spread), rtol=1e-4
+        )
+
+
+def test_chains_stay_apart(sampled):
+    prediction = sampled.predict(["GENE3", "GENE11"], num_draws=6, progress_bar=False)
+    tree = prediction.to_datatree()
+    for group in ("posterior", "posterior_predictive", "log_prior"):
+        assert (tree[group].sizes["chain"], tree[group].sizes["draw"]) == (3, 2)
+    np.testing.assert_array_equal(tree["posterior"]["response"], prediction.response.reshape(3, 2, 2, -1))
+    moments = prediction.moments()["mean"].to_numpy()
+    np.testing.assert_array_equal(tree["posterior_predictive"]["mean"], moments.reshape(3, 2, *moments.shape[1:]))
 
 
 def test_predictive_moments_are_of_as_many_cells(tree, prediction):
@@ -203,10 +241,11 @@ def test_prior_is_laid_out_as_the_posterior(context_fit, context_screen):
     assert set(tree.children) == {*GROUPS, "observed_data", "log_likelihood", "prior", "prior_predictive"}
     assert "prior" not in plain.children
     for before, after in (("prior", "posterior"), ("prior_predictive", "posterior_predictive")):
-        points = {"explained_share", "concentration"} if before == "prior" else set()  # of the posterior, not drawn
-        assert set(tree[before].data_vars) == set(tree[after].data_vars) | points
+        points = {"explained_share"} if before == "prior" else set()  # of the posterior, not drawn
+        drawn = set(tree[after].data_vars) - {"inactive"}  # in the prior, all do something
+        assert set(tree[before].data_vars) == drawn | points
         assert points <= set(tree["constant_data"].data_vars)
-        for name in tree[after].data_vars:
+        for name in drawn:
             one, other = (tree[group][name].isel(chain=0, draw=0) for group in (before, after))
             assert tree[before][name].dims[:2] == ("chain", "draw")
             assert dict(one.sizes) == dict(other.sizes), name

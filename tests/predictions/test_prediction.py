@@ -10,6 +10,8 @@ import pytest
 
 import distpert
 from distpert.histograms.moments import MOMENTS, histogram_moments
+from distpert.model.kernels import kernel_between
+from distpert.predictions.blocks import blocks
 
 
 @pytest.fixture
@@ -23,33 +25,48 @@ def by_context(context_fit):
     return context_fit.predict(["GENE3", "GENE11"], num_draws=60, progress_bar=False)
 
 
+def shared_draws(prediction):
+    """Controls, base, loadings and κ of all genes and contexts, in double precision, block by block."""
+    fit, n = prediction.posterior, prediction.num_draws
+    slices = [block.genes for block in blocks(1, 1, len(fit.genes))]
+    positions = [fit.contexts.index(context) for context in prediction.contexts]
+    drawn = [[fit.shared.draw(c, genes, n, prediction.seed) for genes in slices] for c in positions]
+    control, base = (
+        np.stack([np.concatenate([getattr(d, name) for d in of], axis=1) for of in drawn], axis=1).astype(float)
+        for name in ("control", "base")
+    )  # (draw, context, gene, bin)
+    loading = np.concatenate([d.loading for d in drawn[0]], axis=2).astype(float)
+    kappa = np.concatenate([d.concentration for d in drawn[0]], axis=1).astype(float)
+    return control, base, loading, kappa
+
+
 def probabilities(prediction):
     """π of the model's formula in double precision, (draw, perturbation, context, gene, bin)."""
     fit = prediction.posterior
-    parameters = {name: array.to_numpy().astype(float) for name, array in fit.parameters.items()}
     contexts = [fit.contexts.index(context) for context in prediction.contexts]
-    base = (fit.log_control.astype(float) + parameters["common"])[contexts]
-    logits = base + np.einsum("dpk,kgb->dpgb", prediction.response, parameters["loading"])[:, :, None]
+    control, base, loading, _ = shared_draws(prediction)
+    logits = base[:, None] + np.einsum("dpk,dkgb->dpgb", prediction.response, loading)[:, :, None]
     for p, label in enumerate(prediction.perturbations):
         for gene in label.split("+"):
             if gene in fit.genes:
                 g = fit.genes.index(gene)
                 tilts = fit.tilts[contexts, g].astype(float)
                 logits[:, p, :, g] += np.einsum("dj,cjb->dcb", prediction.on_target[:, p], tilts)
+        logits[prediction.inactive[:, p], p] = control[prediction.inactive[:, p]]
     probs = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return probs / probs.sum(axis=-1, keepdims=True)
 
 
 def posterior_mean(prediction):
     """(κ π + n) / (κ + N), averaged over draws; (perturbation, context, gene, bin)."""
-    fit, mean = prediction.posterior, probabilities(prediction).mean(axis=0)
-    kappa = np.exp(fit.parameters["log_concentration"].to_numpy().astype(float))[:, None]
+    fit, probs = prediction.posterior, probabilities(prediction)
+    kappa = shared_draws(prediction)[-1][..., None]
     for p, label in enumerate(prediction.perturbations):
         for c, context in enumerate(prediction.contexts):
             counts = fit.groups.counts_of(label, context)
             if counts is not None:
-                mean[p, c] = (kappa * mean[p, c] + counts) / (kappa + counts.sum(axis=-1, keepdims=True))
-    return mean
+                probs[:, p, c] = (kappa * probs[:, p, c] + counts) / (kappa + counts.sum(axis=-1, keepdims=True))
+    return probs.mean(axis=0)
 
 
 def with_context(array, prediction):
@@ -108,8 +125,40 @@ def test_one_context_keeps_its_dimension(context_fit, by_context):
 
 
 def test_repr(mixed, by_context):
-    assert repr(mixed) == "Prediction: 4 perturbations (1 in training) × 12 genes, 60 draws"
-    assert repr(by_context).endswith("14 genes, 60 draws, context: context0, context1")
+    told, of_context = (f"{np.median(each.told):.0%}" for each in (mixed, by_context))
+    tail = "embeddings tell {} of the variance of responses (median)"
+    start = "Prediction: 4 perturbations (1 in training) × 12 genes, 60 draws; "
+    assert repr(mixed) == start + tail.format(told)
+    assert repr(by_context).endswith("14 genes, 60 draws, context: context0, context1; " + tail.format(of_context))
+
+
+def test_told_by_dense_matrices(fitted, unseen, mixed):
+    """The variance of each response that is left, given all other perturbations in training."""
+    told, learned = mixed.told, fitted.unseen
+    assert told.dims == ("perturbation",)
+    assert told["perturbation"].to_numpy().tolist() == list(mixed.perturbations)
+    assert told.attrs["units"] == "1"
+    labels = fitted.perturbations
+    kernel = kernel_between(labels, labels, fitted.embeddings, fitted.kernel)
+    weight = fitted.factor_weight * learned.size**2
+    for p, label in enumerate(mixed.perturbations):
+        others = [i for i, other in enumerate(labels) if other != label]
+        cross = kernel_between([label], labels, fitted.embeddings, fitted.kernel)[0, others]
+        known = []
+        for rho in learned.share:
+            covariance = rho * kernel[np.ix_(others, others)] + (1 - rho) * np.eye(len(others))
+            known.append(rho**2 * cross @ np.linalg.solve(covariance, cross))
+        assert float(told[p]) == pytest.approx(np.average(known, weights=weight), abs=1e-3)
+    assert float(fitted.predict(unseen, progress_bar=False).told.median()) > 0.8  # the embeddings tell nearly all
+
+
+@pytest.mark.parametrize("name", ["fitted", "context_fit", "small_fit", "chains"])
+def test_told_is_a_share(name, request):
+    fit = request.getfixturevalue(name)
+    labels = [*fit.perturbations, fit.embeddings.genes[-1], "GENE1+GENE2"]
+    told = fit.predict(labels, num_draws=2, progress_bar=False).told
+    assert told.shape == (len(labels),)
+    assert ((told >= 0) & (told <= 1)).all()
 
 
 # --------------------------------------------------------------------------------------------------------- histograms
@@ -296,7 +345,9 @@ def test_asking_again_gives_the_same(mixed):
 def test_blocks_of_genes(mixed, monkeypatch, draws_of, block_genes):
     whole = mixed.histogram()
     monkeypatch.setattr("distpert.predictions.blocks.BLOCK_GENES", block_genes)
-    np.testing.assert_allclose(mixed.histogram(), whole, rtol=1e-4, atol=1e-7)  # the same π, on-target too
+    # On-target too. Each block has draws of its own of what all perturbations share, and the same responses.
+    np.testing.assert_allclose(mixed.histogram().to_numpy()[:, None], posterior_mean(mixed), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(mixed.histogram(), whole, atol=0.02)
     median = np.median(draws_of(mixed).cumsum(axis=-1), axis=0)
     np.testing.assert_allclose(mixed.histogram("wasserstein").cumsum("bin"), median[:, 0], atol=1e-5)
     moments = mixed.moments()

@@ -1,4 +1,4 @@
-"""What is called where nothing happens: relabelled controls, alone and mixed with real perturbations.
+"""What is called where nothing happens: relabeled controls, alone and mixed with real perturbations.
 
     python validation/inference/null_screens.py --data papalexi.h5ad --embeddings embeddings.npz --out null
 
@@ -126,7 +126,7 @@ def count(method: str, called: np.ndarray, shift: np.ndarray, clear: np.ndarray)
     return {
         "method": method,
         "calls": total,
-        "of relabelled controls": int(null.sum()),
+        "of relabeled controls": int(null.sum()),
         "wrong sign of a clear effect": wrong,
         "share of both": (null.sum() + wrong) / max(total, 1),
         "clear effects found": float((real & sure).sum() / max(sure.sum(), 1)),
