@@ -30,7 +30,10 @@ def test_smooth_loadings_bend_less():
         screen = distpert.simulate(
             n_perturbations=20, n_genes=300, n_cells=5, concentration=1e9, loading=0.1, loading_smoothness=smoothness
         )
-        logits = np.log(screen.truth["histogram"].to_numpy()[:, 0, 20:])
+        histogram = screen.truth["histogram"].to_numpy()[:, 0, 20:]
+        usable = histogram.min(axis=(0, 2)) > 1e-5  # with the concentration, a bin below varies by itself
+        assert usable.sum() > 100
+        logits = np.log(histogram[:, usable])
         steps = np.diff(logits - logits.mean(axis=0), axis=-1)
         return np.diff(steps, axis=-1).std() / steps.std()
 
