@@ -37,10 +37,10 @@ def variants(num_draws: int) -> list[tuple[str, Distpert]]:
         ("epochs=200-no-stopping-rule", optimized(max_epochs=200, patience=200)),
         ("step-size=0.02", optimized(step_size=0.02)),
         ("step-size=0.08", optimized(step_size=0.08)),
-        ("smoother-loadings", with_priors(loading=0.03)),
-        ("rougher-loadings", with_priors(loading=0.3)),
-        ("steps-of-loadings-independent", with_priors(loading_smoothness=0.0)),
-        ("smoother-common-shift", with_priors(common=0.2)),
+        ("smaller-loadings", with_priors(loading=0.03)),
+        ("larger-loadings", with_priors(loading=1.0)),
+        ("steps-independent", with_priors(loading_smoothness=0.0)),
+        ("smaller-common-shift", with_priors(common=0.03)),
         ("lower-concentration", with_priors(log_concentration=(6.0, 1.5))),
     ]
 

@@ -95,7 +95,7 @@ class Fit(Posterior):
 
     def _left_out(self) -> str:
         """Say how well responses are predicted from other perturbations."""
-        found = [f"{value:.0%} for {what}" for what, value in self.left_out_r2().items()]
+        found = [f"{round(value, 2) + 0:.0%} for {what}" for what, value in self.left_out_r2().items()]
         return f"R² of responses left out: {', '.join(found)}"
 
     def _how_fitted(self) -> list[tuple[str, str]]:
@@ -103,11 +103,9 @@ class Fit(Posterior):
         if self.samples is not None:
             found, sizes = self.diagnostics, self.samples.sizes
             text = f"{sizes['chain']} of {sizes['draw']:,} draws"
-            if found:
-                text += (
-                    f"; {found['divergences']:.0f} divergences, R-hat up to {found['r_hat']:.2f}, effective draws from "
-                    f"{found['n_eff']:.0f}"
-                )
+            told = [f"{found['divergences']:.0f} divergences"] if "divergences" in found else []
+            told += [f"R-hat up to {found['r_hat']:.2f}", f"effective draws from {found['n_eff']:.0f}"]
+            text = f"{text}; {', '.join(told)}"
             return [("chains", text)]
         stopped = "by the stopping rule" if self.converged else "at the last epoch allowed"
         rows = [

@@ -109,7 +109,8 @@ def optimize(
 
     n_groups, n_genes = len(groups.perturbation), len(start["log_concentration"])
     compiled = _compile(n_groups, n_factors, priors, settings)
-    observations = float(np.asarray(groups.n_cells).sum()) * n_genes
+    n_control = np.asarray(design.control_counts, np.float64)[:, 0].sum()  # every gene has all cells
+    observations = float(np.asarray(groups.n_cells).sum() + n_control) * n_genes
     initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
     # This generator compiles faster than the default, and compiling takes most of the time of a small fit.
     key, key_init = jax.random.split(jax.random.key(seed, impl="rbg"))

@@ -14,7 +14,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from distpert._shared.arguments import check_count, check_number
-from distpert.model.generative import Batch, Design, model
+from distpert.model.generative import SITES, Batch, Design, model
 from distpert.model.priors import Priors
 
 # Sites whose prior scale is itself unknown. Chains move more freely in their multiples of the scale.
@@ -99,7 +99,7 @@ class NumpyroModel:
     start: dict[str, NDArray]
 
     def __repr__(self) -> str:
-        sizes = {name: np.shape(value) for name, value in self.start.items() if not name.endswith(("_scale", "_unit"))}
+        sizes = {name: np.shape(value) for name, value in self.start.items() if name in SITES}
         total = sum(int(np.prod(shape)) for shape in sizes.values())
         return f"NumpyroModel: {total:,} parameters in {len(sizes)} sites, {len(self.batch.perturbation):,} groups"
 

@@ -51,4 +51,5 @@ def diagnose(samples: xr.Dataset, groups: TrainingGroups) -> dict[str, float]:
         if flat.size:
             r_hat.append(np.max(split_gelman_rubin(flat)))
             n_eff.append(np.min(effective_sample_size(flat)))
-    return {"r_hat": float(np.max(r_hat)), "n_eff": float(np.min(n_eff))}
+    # Of a few draws, the estimate of the effective number can be negative.
+    return {"r_hat": float(np.max(r_hat)), "n_eff": max(float(np.min(n_eff)), 1.0)}

@@ -231,7 +231,7 @@ class Posterior:
                 for label in labels
             ]
         )
-        return np.asarray((1 - left) @ weight / weight.sum(), np.float64)
+        return np.clip((1 - left) @ weight / weight.sum(), 0, 1)
 
     @property
     def strengths(self) -> NDArray[np.float64]:

@@ -104,5 +104,5 @@ def typical_scale(scale: NDArray, spread: float) -> float:
     """
     if spread <= 0:
         return 0.0
-    precision = np.maximum(scale.astype(np.float64) ** -2 - spread**-2, 0)
+    precision = np.maximum(np.maximum(scale.astype(np.float64), 1e-6) ** -2 - spread**-2, 0)
     return float(min(1 / np.sqrt((precision / (1 + spread**2 * precision)).sum() + 1e-12), 1.5))

@@ -122,10 +122,11 @@ def _log_prior(prediction: PosteriorDraws) -> xr.Dataset:
     spread = max(float(values["log_concentration_spread"]), 1e-6)
     logs = np.log(concentrations(prediction))
     of_genes = norm.logpdf(logs, float(values["typical_log_concentration"]), spread)
+    about = [{"long_name": f"log prior density, {what}", "units": "nats"} for what in ("responses", "tilts", "κ")]
     drawn = {
-        "response": ("draw", response),
-        "on_target": (("draw", "perturbation"), tilts.sum(axis=-1)),
-        "concentration": (("draw", "gene"), of_genes),
+        "response": ("draw", response, about[0]),
+        "on_target": (("draw", "perturbation"), tilts.sum(axis=-1), about[1]),
+        "concentration": (("draw", "gene"), of_genes, about[2]),
     }
     coords = {"perturbation": list(labels), "gene": list(prediction.genes)}
     return by_chain(xr.Dataset(drawn, coords=coords), posterior.n_chains)

@@ -27,6 +27,7 @@ from distpert.predictions.histogram_prediction import HistogramPrediction
 # Sites that are stored. The others have a value for each gene and bin; they are drawn again, the same, when needed.
 _STORED = (
     "common_size",
+    "context_size",
     "factor_size",
     "direction_size",
     "explained_share",
@@ -73,9 +74,9 @@ class PriorPrediction(HistogramPrediction):
         Prior scales.
     sites : dict of ndarray, shape (draw, ...)
         Draws of all sites of the model except those of size genes × bins, in the shapes of the model:
-        ``common_size``, ``factor_size`` and ``explained_share`` (factor), ``direction_size`` (direction), ``response``
-        (factor, perturbation), ``tilt_mean`` and ``tilt_scale`` (tilt), ``on_target`` (perturbation, tilt),
-        ``log_concentration`` (gene).
+        ``common_size``, ``context_size`` of several contexts, ``factor_size`` and ``explained_share`` (factor),
+        ``direction_size`` (direction), ``response`` (factor, perturbation), ``tilt_mean`` and ``tilt_scale`` (tilt),
+        ``on_target`` (perturbation, tilt), ``log_concentration`` (gene).
 
     See Also
     --------
@@ -256,7 +257,7 @@ def _stored_sites(keys: jax.Array, design: Design, n_factors: int, priors: Prior
 
     def one_draw(key: jax.Array) -> dict[str, jax.Array]:
         trace = _trace_model(key, {}, design, first, first, n_factors, priors)
-        return {name: trace[name]["value"] for name in _STORED}
+        return {name: trace[name]["value"] for name in _STORED if name in trace}  # context_size: of several contexts
 
     return jax.lax.map(one_draw, keys)
 

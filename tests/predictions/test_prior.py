@@ -41,6 +41,7 @@ def test_sites_have_their_priors(prior):
     sites, n_factors = prior.sites, prior.posterior.parameters.sizes["factor"]
     assert {name: values.shape[1:] for name, values in sites.items()} == {
         "common_size": (),
+        "context_size": (),
         "factor_size": (n_factors,),
         "direction_size": (14,),
         "explained_share": (n_factors,),
@@ -138,11 +139,13 @@ def test_loadings_are_shared_by_perturbations(prior, shift):
     """The difference between two perturbations has the loadings alone: twice their part, times 1 − E[ρ] k."""
     fit, labels = prior.posterior, prior.perturbations
     k = kernel_between(labels[:1], labels[1:2], fit.embeddings, fit.kernel).item()
+    ratios = []
     for gene in OFF_TARGET:
         between = difference(shift[:, 0] - shift[:, 1], gene, 6, 7)
         np.testing.assert_allclose(between[:, 0], between[:, 1], atol=1e-3 * between.std() + 2e-3)  # in both contexts
-        expected = 2 * variances(prior, gene, 6, 7)[2] * (1 - 0.5 * k)
-        assert between.var() == pytest.approx(expected, rel=0.25)
+        ratios.append(between.var() / (2 * variances(prior, gene, 6, 7)[2] * (1 - 0.5 * k)))
+    # Products of responses, loadings and their sizes have heavy tails: a single gene is too noisy.
+    assert np.mean(ratios) == pytest.approx(1, rel=0.2)
 
 
 def test_target_is_tilted(prior, shift):
