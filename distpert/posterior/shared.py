@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _LEVEL, _SHIFT, _LOADING, _CONCENTRATION = range(4)  # each has random numbers of its own
-_KEPT = 3  # slices of the genes in memory
+MOST_BYTES = 2**29  # of draws in memory; those of one slice of the genes are kept in any case
 
 
 class SharedPosterior:
     """Draws shared parameters from their normal posterior, or takes them from the draws of a Markov chain.
 
-    All perturbations use the same draws, so that they can be compared draw by draw. A few slices of the genes are kept.
+    All perturbations use the same draws, so that they can be compared draw by draw. Slices of the genes are kept in
+    memory, the newest ones, up to a limit. Contexts have the same loadings.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class SharedPosterior:
 
     def __init__(self, parameters: xr.Dataset, samples: xr.Dataset | None = None) -> None:
         self._parameters, self._samples = parameters, samples
-        self._kept: dict[tuple[int, int, slice | None, int, int], SharedDraws] = {}
+        self._kept: dict[tuple[int, ...], SharedDraws] = {}
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[type, tuple[xr.Dataset, xr.Dataset | None]]:
@@ -41,19 +42,27 @@ class SharedPosterior:
         key = (context, genes.start, genes.stop, num_draws, seed)
         with self._lock:
             if key not in self._kept:
-                while len(self._kept) >= _KEPT:
+                same = [kept.loading for other, kept in self._kept.items() if other[1:] == key[1:]]
+                self._kept[key] = self._draw(context, genes, num_draws, seed, same[0] if same else None)
+                while len(self._kept) > 1 and self._bytes() > MOST_BYTES:
                     del self._kept[next(iter(self._kept))]
-                self._kept[key] = self._draw(context, genes, num_draws, seed)
             return self._kept[key]
 
-    def _draw(self, context: int, genes: slice, num_draws: int, seed: int) -> SharedDraws:
+    def _draw(self, context: int, genes: slice, num_draws: int, seed: int, loading: NDArray | None) -> SharedDraws:
         if self._samples is not None:
             return shared_of_samples(self._samples, context, genes, num_draws)
-        return draw_normal(self._parameters, context, genes, num_draws, seed)
+        return draw_normal(self._parameters, context, genes, num_draws, seed, loading)
+
+    def _bytes(self) -> int:
+        """Memory of all draws; the same array counts once."""
+        arrays = {id(values): values.nbytes for kept in self._kept.values() for values in kept}
+        return sum(arrays.values())
 
 
-def draw_normal(parameters: xr.Dataset, context: int, genes: slice, num_draws: int, seed: int) -> SharedDraws:
-    """Draw from independent normals along the coordinates of each gene."""
+def draw_normal(
+    parameters: xr.Dataset, context: int, genes: slice, num_draws: int, seed: int, loading: NDArray | None = None
+) -> SharedDraws:
+    """Draw from independent normals along the coordinates of each gene, if loadings are not given from before."""
     chosen = parameters.isel(context=context, gene=genes)
     value = {str(name): chosen[name].to_numpy() for name in chosen if "gene" in chosen[name].dims}
     basis = np.ascontiguousarray(value["basis"].transpose(0, 2, 1))  # (gene, direction, bin)
@@ -71,10 +80,12 @@ def draw_normal(parameters: xr.Dataset, context: int, genes: slice, num_draws: i
     share = float(parameters["perturbed_share"][context])
     level, shift = noise(_LEVEL, value["level_scale"], context), noise(_SHIFT, value["common_scale"], context)
     control = value["control"] + along_bins(level - np.float32(share) * shift)
+    if loading is None:
+        loading = value["loading"] + along_bins(noise(_LOADING, value["loading_scale"]))
     return SharedDraws(
         control=control,
         base=control + value["common"] + along_bins(shift),
-        loading=value["loading"] + along_bins(noise(_LOADING, value["loading_scale"])),
+        loading=loading,
         concentration=np.exp(draw_log_concentration(parameters, genes, num_draws, seed)),
     )
 

@@ -178,13 +178,19 @@ def test_seeds(parameters):
         assert (one != different).any()
 
 
-def test_a_few_slices_are_kept(parameters):
+def test_slices_are_kept_up_to_a_limit(parameters, monkeypatch):
     shared = SharedPosterior(parameters)
     first = shared.draw(0, ALL, 5, 0)
     assert shared.draw(0, ALL, 5, 0) is first
-    for other in [(1, ALL, 5, 0), (0, slice(0, 1), 5, 0), (0, ALL, 6, 0)]:
+    second = shared.draw(1, ALL, 5, 0)
+    assert second.loading is first.loading  # contexts share it, and it counts once
+    np.testing.assert_array_equal(second.loading, SharedPosterior(parameters).draw(1, ALL, 5, 0).loading)
+    each = sum(values.nbytes for values in first)
+    assert each < shared._bytes() < 2 * each
+    monkeypatch.setattr("distpert.posterior.shared.MOST_BYTES", each)
+    for other in [(0, slice(0, 1), 5, 0), (0, ALL, 6, 0)]:
         assert shared.draw(*other).control.shape[0] == other[2]
-    assert len(shared._kept) == 3
+    assert len(shared._kept) == 1  # the newest is larger than the limit
     again = shared.draw(0, ALL, 5, 0)
     assert again is not first
     np.testing.assert_array_equal(again.base, first.base)
