@@ -79,17 +79,12 @@ def find_effects(prediction: PosteriorDraws, reference: str, rope: float, ci_pro
 
 def mean_of_smaller(values: NDArray) -> NDArray:
     """Mean of all values along the last axis that are at most as large as each."""
-    order = np.argsort(values, axis=-1, kind="stable")
-    ranked = np.take_along_axis(values, order, axis=-1).astype(np.float64)
-    means = ranked.cumsum(axis=-1) / np.arange(1, values.shape[-1] + 1)
-    # Of equal values, the last one has the mean of all that are at most as large.
-    last = (ranked[..., None, :] <= ranked[..., :, None]).sum(axis=-1) - 1 if values.shape[-1] <= 64 else None
-    if last is None:
-        flat = ranked.reshape(-1, ranked.shape[-1])
-        last = np.stack([np.searchsorted(row, row, side="right") - 1 for row in flat]).reshape(ranked.shape)
-    found = np.empty_like(means)
-    np.put_along_axis(found, order, np.take_along_axis(means, last, axis=-1), axis=-1)
-    return found.astype(values.dtype)
+    from scipy.stats import rankdata
+
+    ascending = np.sort(values, axis=-1).astype(np.float64)
+    means = ascending.cumsum(axis=-1) / np.arange(1, values.shape[-1] + 1)
+    n_smaller = rankdata(values, method="max", axis=-1).astype(int)  # equal values included
+    return np.take_along_axis(means, n_smaller - 1, axis=-1).astype(values.dtype)
 
 
 def _summarize(shift: NDArray, width: NDArray, levels: list[float]) -> NDArray:
