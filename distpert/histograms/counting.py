@@ -13,6 +13,7 @@ from distpert._shared.arguments import check_count, check_type
 from distpert._shared.labels import listed
 from distpert.histograms.binning import bin_edges, count_bins, gene_ranges
 from distpert.histograms.cell_groups import Groups, group_cells
+from distpert.histograms.control_parts import ControlParts, split_controls
 from distpert.histograms.files import FORMAT_VERSION
 from distpert.histograms.histograms import Histograms
 from distpert.histograms.keys import ScreenKeys
@@ -128,17 +129,18 @@ def count_screen(
         edges = bin_edges(*gene_ranges(screen.matrix, groups.of_cell >= 0), n_bins)
     else:
         genes, edges, columns = _bins_of(bins, screen)
+    parts = split_controls(groups, screen)
     with _progress_bar(screen.matrix) if progress_bar else nullcontext() as bar:
         counts, outside = count_bins(
             screen.matrix,
-            groups.of_cell,
+            parts.of_cell,
             edges,
             columns=columns,
             count_outside=bins is not None,
             progress=bar.update if bar is not None else None,
         )
     attrs = {**screen.keys.to_attrs(), "format_version": FORMAT_VERSION}
-    return Histograms(_dataset(groups, genes, edges, counts, outside, attrs))
+    return Histograms(_dataset(groups, parts, genes, edges, counts, outside, attrs))
 
 
 def _bins_of(dataset: xr.Dataset, screen: Screen) -> tuple[Any, Any, Any]:
@@ -160,15 +162,26 @@ def _progress_bar(matrix: Any) -> Any:
 
 
 def _dataset(
-    groups: Groups, genes: tuple[str, ...], edges: NDArray[np.float64], counts: Any, outside: Any, attrs: Any
+    groups: Groups,
+    parts: ControlParts,
+    genes: tuple[str, ...],
+    edges: NDArray[np.float64],
+    counts: NDArray[np.int32],
+    outside: NDArray[np.int32],
+    attrs: Any,
 ) -> xr.Dataset:
+    """Name the counts of groups and of parts, given those of the groups and then of the parts."""
     import xarray as xr
 
+    of_parts = counts[len(groups.n_cells) :].astype(np.min_scalar_type(int(parts.n_cells.max(initial=0))))
     return xr.Dataset(
         {
-            "counts": (("group", "gene", "bin"), counts),
+            "counts": (("group", "gene", "bin"), parts.add_up(counts)),
             "n_cells": ("group", groups.n_cells),
-            "out_of_range": (("group", "gene"), outside),
+            "out_of_range": (("group", "gene"), parts.add_up(outside)),
+            "part_counts": (("part", "gene", "bin"), of_parts),
+            "part_n_cells": ("part", parts.n_cells),
+            "part_context": ("part", groups.context[parts.group]),
         },
         coords={
             "perturbation": ("group", groups.perturbation),

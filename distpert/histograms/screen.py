@@ -23,6 +23,7 @@ from distpert.histograms.expression import check_matrix, check_values, describe_
 from distpert.histograms.keys import ScreenKeys
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 MISSING_AS_TEXT = {"nan", "NaN", "None", "<NA>", "NA"}
@@ -42,6 +43,8 @@ class Screen:
         Canonical label of each cell; "" for cells without a label, which do not count.
     context : ndarray, shape (cell,)
         Context of each cell; "all" if there is no context key.
+    names : Index, length cells
+        Names of the cells.
     keys : ScreenKeys
         The names by which the screen was read. ``keys.control`` is the label of the control cells.
     """
@@ -50,6 +53,7 @@ class Screen:
     genes: tuple[str, ...]
     perturbation: NDArray[np.str_]
     context: NDArray[np.str_]
+    names: pd.Index
     keys: ScreenKeys
 
     @property
@@ -149,7 +153,7 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
             UserWarning,
             stacklevel=3,
         )
-    return Screen(matrix, genes, perturbation, context, keys)
+    return Screen(matrix, genes, perturbation, context, adata.obs_names, keys)
 
 
 def _normalization(layer: str | None, unexpected: str) -> str:

@@ -21,6 +21,7 @@ from distpert.model.gaussian_process import leave_one_out, predict_normal
 from distpert.model.kernels import Kernel, kernel_between
 from distpert.posterior.explained import draw_explained_share, left_out_r2
 from distpert.posterior.inactive import Inactive, find_inactive
+from distpert.posterior.program_noise import program_noise, widen
 from distpert.posterior.responses import DrawnResponses, Responses
 from distpert.posterior.samples import SampledResponses, flatten
 from distpert.posterior.shared import SharedPosterior, typical_scale
@@ -385,7 +386,7 @@ class Posterior:
         if self.samples is not None:
             return SampledResponses(self.perturbations, self.samples, self.embeddings, self.kernel, self._eigen)
         known = self.perturbations, self._doubles, self.embeddings, self.kernel
-        return Responses(*known, self._eigen, self.unseen, self._inactive.probability)
+        return Responses(*known, self._eigen, self.unseen, self._seen, self._inactive.probability)
 
     @property
     def prob_inactive(self) -> pd.Series:
@@ -404,13 +405,30 @@ class Posterior:
         return pd.Series(probability, index=pd.Index(self.perturbations, name="perturbation"), name="prob_inactive")
 
     @cached_property
+    def _seen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Posterior means and standard deviations of responses, whose noise includes programs of genes."""
+        values, groups = self._doubles, self.groups
+        known = values["response"], np.maximum(values["response_scale"], 1e-6)
+        if groups.part_counts is None:
+            return known
+        noise = program_noise(
+            groups.part_counts,
+            groups.part_n_cells,
+            groups.part_context,
+            self.parameters["loading"].to_numpy().astype(np.float64),
+            np.exp(self.log_control),
+            np.bincount(groups.perturbation, groups.n_cells[groups.perturbed]),
+        )
+        predicted, variance = leave_one_out(values["explained_share"], *self._eigen, values["response"])
+        return widen(*known, predicted, variance, self.unseen.strength, noise)
+
+    @cached_property
     def _inactive(self) -> Inactive:
         values = self._doubles
         predicted, variance = leave_one_out(values["explained_share"], *self._eigen, values["response"])
         measured = np.array([bool(self.targets(label)) for label in self.perturbations])
         return find_inactive(
-            values["response"],
-            np.maximum(values["response_scale"], 1e-6),
+            *self._seen,
             predicted,
             variance,
             self.unseen.origin,

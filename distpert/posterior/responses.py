@@ -49,6 +49,8 @@ class Responses:
         Embeddings, the kernel, and its eigenvalues and eigenvectors between training perturbations.
     unseen
         Distribution of the responses of unseen perturbations.
+    seen
+        (perturbation, factor) posterior means and standard deviations of responses in training.
     inactive
         (perturbation,) probability of each training perturbation to do nothing.
     """
@@ -59,6 +61,7 @@ class Responses:
     kernel: Kernel
     eigen: KernelEigen
     unseen: Unseen
+    seen: tuple[NDArray[np.float64], NDArray[np.float64]]
     inactive: NDArray[np.float64]
 
     def draw(self, labels: Sequence[str], num_draws: int, seed: int) -> DrawnResponses:
@@ -75,8 +78,9 @@ class Responses:
                 mean, scale = self.parameters["tilt_mean"], self.parameters["tilt_scale"]
             else:
                 row = self.perturbations.index(label)
-                response[:, i] = normal(rng, *self._posterior("response", row), num_draws)
-                mean, scale = self._posterior("on_target", row)
+                mean, scale = self.seen
+                response[:, i] = normal(rng, mean[row], scale[row], num_draws)
+                mean, scale = self.parameters["on_target"][row], self.parameters["on_target_scale"][row]
                 chosen = np.random.default_rng([seed, crc32(label.encode()), 1])
                 inactive[:, i] = chosen.random(num_draws) < self.inactive[row]
             on_target[:, i] = normal(rng, mean, scale, num_draws)
@@ -90,10 +94,6 @@ class Responses:
         n_genes = np.array([len(genes_of(label)) for label in labels], np.int64)
         strengths = self.unseen.predict_strengths(self.eigen, cross, n_genes)
         return dict(zip(labels, zip(mean, scale, strengths.tolist(), strict=True), strict=True))
-
-    def _posterior(self, name: str, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Posterior mean and standard deviation of a parameter of one training perturbation."""
-        return self.parameters[name][row], self.parameters[f"{name}_scale"][row]
 
 
 def normal(

@@ -89,6 +89,22 @@ class TrainingGroups:
         return np.stack([self.counts[rows].sum(axis=0) for rows in chosen])
 
     @cached_property
+    def part_counts(self) -> NDArray[np.integer] | None:
+        """Numbers of cells in bins of random parts of the controls (part, gene, bin); None if they were not counted."""
+        dataset = self.histograms.dataset
+        return dataset["part_counts"].to_numpy() if "part_counts" in dataset else None
+
+    @cached_property
+    def part_n_cells(self) -> NDArray[np.integer]:
+        """Numbers of cells of these parts (part,)."""
+        return self.histograms.dataset["part_n_cells"].to_numpy()
+
+    @cached_property
+    def part_context(self) -> NDArray[np.intp]:
+        """Position of the context of each part among `contexts` (part,)."""
+        return np.searchsorted(self.contexts, self.histograms.dataset["part_context"].to_numpy().astype(str))
+
+    @cached_property
     def pooled(self) -> NDArray[np.float64]:
         """Histograms of all cells, with one cell spread evenly over the bins (context, gene, bin)."""
         return pooled_histograms(self.counts, self.n_cells, self.context)

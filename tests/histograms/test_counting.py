@@ -107,12 +107,15 @@ def test_every_cell_is_counted_once_a_gene(cells_a_label, n_bins, seed, layout):
 def test_layout_of_the_dataset():
     histograms = count_histograms(make(unlabeled=False), context_key="day", n_bins=7)
     dataset = histograms.dataset
-    assert dict(dataset.sizes) == {"group": 8, "gene": 5, "bin": 7}
+    assert dict(dataset.sizes) == {"group": 8, "gene": 5, "bin": 7, "part": 29}
     assert dataset["counts"].dims == ("group", "gene", "bin")
     assert {name: str(dataset[name].dtype) for name in dataset} == {
         "counts": "int32",
         "n_cells": "int64",
         "out_of_range": "int32",
+        "part_counts": "uint8",
+        "part_n_cells": "int64",
+        "part_context": str(dataset["context"].dtype),
     }
     assert set(dataset.coords) == {"perturbation", "context", "gene", "bin_left", "bin_right"}
     assert dataset["bin_left"].dims == dataset["bin_right"].dims == ("gene", "bin")
