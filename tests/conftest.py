@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 import distpert
-from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert.embeddings.sources import as_embeddings
+from distpert.embeddings.vectors import Embeddings
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def transposed(adata, embeddings):
 
 
 def unknown_gene(adata, embeddings):
-    from distpert.embeddings.vectors import as_embeddings
+    from distpert.embeddings.sources import as_embeddings
 
     as_embeddings(embeddings).of(["Sall4"])
 

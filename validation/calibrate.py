@@ -25,7 +25,8 @@ from distpert._shared.labels import genes_of
 from distpert.baselines import BASELINES
 from distpert.cross_validation.protocol import count_fold
 from distpert.cross_validation.splits import Fold, split_perturbations
-from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert.embeddings.sources import as_embeddings
+from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.keys import ScreenKeys
 from distpert.histograms.screen import read_screen
 from distpert.plots import plot_coverage, plot_pit

@@ -25,7 +25,8 @@ import distpert
 from distpert._shared.labels import genes_of, listed
 from distpert.baselines import BASELINES
 from distpert.cross_validation.splits import Splits
-from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert.embeddings.sources import as_embeddings
+from distpert.embeddings.vectors import Embeddings
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from distpert.baselines.additive import Additive
     from distpert.baselines.constant import ControlHistogram, PooledHistogram, PooledMean
+    from distpert.baselines.networks.dirichlet_network import DirichletNetwork
     from distpert.baselines.networks.histogram_network import HistogramNetwork, MeanNetwork
     from distpert.baselines.networks.truncated_gaussian import TruncatedGaussian
     from distpert.baselines.predictor import LabelPredictor
@@ -29,6 +30,7 @@ __all__ = [
     "Additive",
     "Baseline",
     "ControlHistogram",
+    "DirichletNetwork",
     "GaussianProcess",
     "HistogramNetwork",
     "LabelPredictor",
@@ -50,6 +52,7 @@ _MODULE = {
     "Additive": "distpert.baselines.additive",
     "Baseline": "distpert.baselines.protocol",
     "ControlHistogram": "distpert.baselines.constant",
+    "DirichletNetwork": "distpert.baselines.networks.dirichlet_network",
     "GaussianProcess": "distpert.baselines.regression",
     "HistogramNetwork": "distpert.baselines.networks.histogram_network",
     "LabelPredictor": "distpert.baselines.predictor",
@@ -104,6 +107,7 @@ BASELINES: Mapping[str, Callable[[], Baseline]] = MappingProxyType(
         "additive": _Maker("Additive"),
         "truncated_gaussian": _Maker("TruncatedGaussian", zero_inflated=False),
         "zero_inflated_gaussian": _Maker("TruncatedGaussian", zero_inflated=True),
+        "neural": _Maker("DirichletNetwork"),
         "network": _Maker("HistogramNetwork", loss="wasserstein"),
         "network_cross_entropy": _Maker("HistogramNetwork", loss="cross_entropy"),
         "pooled_mean": _Maker("PooledMean"),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distpert._shared.labels import genes_of
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.shares import TrainingShares, add_shift, check_training, stand_in
-from distpert.embeddings.vectors import EmbeddingSources
+from distpert.embeddings.sources import EmbeddingSources
 from distpert.histograms.histograms import Histograms
 from distpert.predictions.draws import softmax
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.shares import TrainingShares, check_training, smooth
-from distpert.embeddings.vectors import Embeddings, EmbeddingSources
+from distpert.embeddings.sources import EmbeddingSources
+from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
 
 

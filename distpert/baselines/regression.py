@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from distpert._shared.arguments import check_count
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.shares import TrainingShares, check_training
-from distpert.embeddings.vectors import Embeddings, EmbeddingSources
+from distpert.embeddings.sources import EmbeddingSources
+from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
 from distpert.model.kernels import distances
 from distpert.training.checks import check_embedded

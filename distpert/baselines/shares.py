@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert._shared.arguments import check_type
-from distpert.embeddings.vectors import Embeddings, EmbeddingSources, as_embeddings
+from distpert.embeddings.sources import EmbeddingSources, as_embeddings
+from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
 from distpert.training.checks import check_controls, check_number
 from distpert.training.controls import UNIFORM_CELLS

@@ -45,7 +45,7 @@ def describe_data(screen: Screen, embeddings: Embeddings) -> dict[str, Any]:
         "perturbation labels": _digest(screen.perturbation),
         "contexts": _digest(screen.context),
         "expression": digest_values(screen.matrix),
-        "embeddings": f"{_digest(embeddings.genes)} {vectors.hexdigest()[:16]}",
+        "embeddings": f"{_digest(embeddings.genes)} {vectors.hexdigest()[:16]} {embeddings.source_dims}",
     }
 
 

@@ -17,7 +17,8 @@ from distpert._shared.labels import listed, spelling_hint
 from distpert.cross_validation.files import describe_data, open_folder, read_scores, write_scores
 from distpert.cross_validation.models import Distpert, name_models
 from distpert.cross_validation.splits import Fold, Splits, split_perturbations
-from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert.embeddings.sources import as_embeddings
+from distpert.embeddings.vectors import Embeddings
 from distpert.evaluation.scoring import score
 from distpert.histograms.binning import bin_edges, gene_ranges
 from distpert.histograms.cell_groups import group_cells
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from distpert.baselines import Baseline
     from distpert.cross_validation.models import Model
-    from distpert.embeddings.vectors import EmbeddingSources
+    from distpert.embeddings.sources import EmbeddingSources
 
 __all__ = ["Distpert", "cross_validate"]
 

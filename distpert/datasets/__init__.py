@@ -1,16 +1,21 @@
-"""Small published screens that are part of the package, ready for :func:`distpert.fit`."""
+"""Data that are part of the package: a small published screen, and what is known of all human genes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["renge"]
+    from distpert.embeddings.vectors import Embeddings
+
+__all__ = ["gene_embeddings", "renge"]
+
+SOURCES = ("text", "go", "literature", "domains")
 
 _RENGE_CITATION = (
     "Ishikawa M, Sugino S, Masuda Y, et al. RENGE infers gene regulatory networks using time-series "
@@ -97,3 +102,76 @@ def renge() -> AnnData:
         layers={"counts": counts},
         uns={"embeddings": embeddings, "citation": _RENGE_CITATION},
     )
+
+
+def gene_embeddings(
+    sources: str | Sequence[str] = SOURCES, *, organism: Literal["human", "mouse"] = "human"
+) -> Embeddings:
+    """Return what is known of all protein-coding genes, as sources of embeddings.
+
+    Parameters
+    ----------
+    sources : str or sequence of str
+        Which sources to take:
+
+        ``"text"``
+            The gene's name and the names of its Gene Ontology terms, as a sentence of all-MiniLM-L6-v2.
+        ``"go"``
+            Its Gene Ontology terms, with their ancestors.
+        ``"literature"``
+            The papers that name it, of those that name 2 to 100 genes. Genes that are much studied have more of them.
+        ``"domains"``
+            Domains and sites of its proteins, by Pfam and PROSITE.
+    organism : {"human", "mouse"}
+        Whose symbols to use. Mouse genes have the vectors of the human gene with the same symbol in capitals.
+
+    Returns
+    -------
+    Embeddings
+        About 19,000 genes. Other names and previous symbols of genes are found too: ``MARCH1`` is ``MARCHF1``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such source or organism.
+
+    See Also
+    --------
+    distpert.fit, distpert.Fit.relevance
+
+    Notes
+    -----
+    Vectors of the last three sources are the first 256 (128 for domains) singular vectors of tables of genes and
+    features, weighted by tf-idf; those of texts are 256 principal components. All are stored with 8 bits. The folder of
+    this module has the script that makes them, and the licenses: Gene Ontology CC BY 4.0, gene2pubmed and gene names
+    public domain (NCBI), Pfam CC0, PROSITE by UniProt CC BY 4.0, all-MiniLM-L6-v2 Apache-2.0.
+
+    Examples
+    --------
+    >>> embeddings = distpert.datasets.gene_embeddings()
+    >>> embeddings.has("MARCH1"), embeddings.source_names
+    (True, ('text', 'go', 'literature', 'domains'))
+    >>> distpert.fit(adata, embeddings)  # doctest: +SKIP
+    """
+    from distpert.embeddings.sources import as_embeddings
+    from distpert.embeddings.vectors import Embeddings
+
+    wanted = [sources] if isinstance(sources, str) else list(sources)
+    if not wanted or not set(wanted) <= set(SOURCES) or len(set(wanted)) < len(wanted):
+        raise ValueError(f"sources must be some of {', '.join(SOURCES)}, each once, not {sources!r}")
+    if organism not in ("human", "mouse"):
+        raise ValueError(f"organism must be 'human' or 'mouse', not {organism!r}")
+    names = ["symbols", "aliases", "alias_rows", *wanted, *(f"{name}_rows" for name in wanted)]
+    with files(__name__).joinpath("knowledge.npz").open("rb") as stream, np.load(stream) as archive:
+        bundle = {name: archive[name] for name in names}
+
+    def spell(symbols: Sequence[str]) -> list[str]:
+        return [symbol.capitalize() for symbol in symbols] if organism == "mouse" else list(symbols)
+
+    symbols = spell(bundle["symbols"].tolist())
+    aliases = dict(zip(spell(bundle["aliases"].tolist()), (symbols[i] for i in bundle["alias_rows"]), strict=True))
+    parts = {}
+    for name in wanted:
+        genes = tuple(symbols[row] for row in bundle[f"{name}_rows"])
+        parts[name] = Embeddings(genes, bundle[name].astype(np.float32), (bundle[name].shape[1],), aliases=aliases)
+    return as_embeddings(parts)

@@ -139,7 +139,7 @@ def simulate(
     from distpert.model.basis import shift_basis
     from distpert.model.design import on_target_tilts, target_indices
     from distpert.model.generative import Batch, Design, model
-    from distpert.model.kernels import Kernel
+    from distpert.model.kernels import distances, powered_exponential
     from distpert.model.priors import Priors
 
     n_perturbations = check_count("n_perturbations", n_perturbations)
@@ -156,7 +156,8 @@ def simulate(
     perturbed = genes[: n_perturbations + n_unseen]
     genes = genes[:n_genes]
     vectors = rng.normal(size=(len(perturbed), embedding_dim))
-    eigenvalues, eigenvectors = np.linalg.eigh(Kernel(3.0 * np.sqrt(embedding_dim))(vectors, vectors))
+    kernel = powered_exponential(distances(vectors, vectors), 3.0 * np.sqrt(embedding_dim), 1.0)
+    eigenvalues, eigenvectors = np.linalg.eigh(kernel)
 
     # In control histograms, some cells are at zero and the others around a level of expression.
     bins = np.arange(n_bins) / (n_bins - 1)

@@ -1,54 +1,55 @@
-"""Gene embeddings: one vector for each gene, and sums of vectors for combinations of genes."""
+"""Gene embeddings: one vector for each gene and source, and sums of vectors for combinations of genes."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from distpert._shared.labels import genes_of, listed, spelling_hint
 from distpert._shared.symbols import nearest_symbols
-from distpert.embeddings.tables import frame_from_vectors, standard_frame, validate_embeddings
+from distpert.embeddings.tables import standard_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-EmbeddingSource: TypeAlias = "Embeddings | pd.DataFrame | Mapping[str, ArrayLike] | str"
-EmbeddingSources: TypeAlias = "EmbeddingSource | Sequence[EmbeddingSource]"
-
-__all__ = ["Embeddings", "as_embeddings", "standardize"]
+__all__ = ["Embeddings"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Embeddings:
     """Standardized gene embeddings, such as those of a fit (``fit.embeddings``).
 
-    Several sources (a text embedding, a protein embedding) are standardized one by one and concatenated.
+    Several sources (text, literature, a protein model) stay apart: each has its own genes and its own scale.
 
     Attributes
     ----------
     genes : tuple of str
-        Gene symbols, each once.
+        Gene symbols, each once: all genes that any source has.
     vectors : ndarray, shape (genes, dims), float32
-        One row for each gene. The columns of the first source come first, then those of the second, and so on.
+        One row for each gene. The columns of the first source come first, then those of the second, and so on. Zero,
+        the mean of the source, where a source lacks a gene.
     source_dims : tuple of int
         Number of dims of each source; their sum is dims.
+    source_names : tuple of str
+        Names of the sources; by default "source 1", "source 2", and so on.
+    covered : ndarray, shape (genes, sources), bool
+        Whether a source has a gene; by default it has all.
+    aliases : mapping of str to str
+        Other names of genes, such as previous symbols, with the symbol in `genes`.
 
     Raises
     ------
     ValueError
-        If the shape of the vectors does not fit the genes and dims.
+        If the shape of the vectors does not fit the genes and dims, or there is not one name for each source.
 
     See Also
     --------
-    distpert.fit, distpert.read_embeddings, distpert.embed_text
+    distpert.fit, distpert.read_embeddings, distpert.embed_text, distpert.datasets.gene_embeddings
 
     Examples
     --------
@@ -62,27 +63,122 @@ class Embeddings:
     genes: tuple[str, ...]
     vectors: NDArray[np.float32]
     source_dims: tuple[int, ...]
+    source_names: tuple[str, ...] = ()
+    covered: NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), bool))
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        n_sources = len(self.source_dims)
+        if not self.source_names:
+            object.__setattr__(self, "source_names", tuple(f"source {i + 1}" for i in range(n_sources)))
+        if not self.covered.size:
+            object.__setattr__(self, "covered", np.ones((len(self.genes), n_sources), bool))
         expected = (len(self.genes), sum(self.source_dims))
         if np.shape(self.vectors) != expected:
             raise ValueError(
                 f"vectors must have the shape {expected}, from genes and source_dims, not {np.shape(self.vectors)}"
             )
+        if self.covered.shape != (len(self.genes), n_sources):
+            raise ValueError(f"covered must have the shape {(len(self.genes), n_sources)}, not {self.covered.shape}")
+        if len(self.source_names) != n_sources or len(set(self.source_names)) < n_sources:
+            raise ValueError(f"{n_sources} sources need as many different names, not {self.source_names}")
 
     def __repr__(self) -> str:
         n_genes, n_dims = self.vectors.shape
         if len(self.source_dims) == 1:
-            return f"Embeddings: {n_genes} genes x {n_dims} dims (1 source)"
-        parts = " + ".join(map(str, self.source_dims))
-        return f"Embeddings: {n_genes} genes x {n_dims} dims ({len(self.source_dims)} sources: {parts})"
+            return f"Embeddings: {n_genes:,} genes x {n_dims} dims (1 source)"
+        each = zip(self.source_names, self.source_dims, self.covered.sum(axis=0), strict=True)
+        parts = ", ".join(f"{name} {dims}" + ("" if n == n_genes else f" for {n:,} genes") for name, dims, n in each)
+        return f"Embeddings: {n_genes:,} genes x {n_dims} dims ({len(self.source_dims)} sources: {parts})"
 
     @cached_property
     def _row(self) -> dict[str, int]:
-        return {gene: row for row, gene in enumerate(self.genes)}
+        rows = {gene: row for row, gene in enumerate(self.genes)}
+        return {alias: rows[gene] for alias, gene in self.aliases.items() if gene in rows} | rows
+
+    @property
+    def n_sources(self) -> int:
+        """Number of sources."""
+        return len(self.source_dims)
+
+    def covers(self, labels: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each source has all genes of a label (label, source).
+
+        Parameters
+        ----------
+        labels : sequence of str
+            Genes ``A`` or combinations ``A+B``.
+
+        Returns
+        -------
+        ndarray, shape (labels, sources), bool
+
+        Examples
+        --------
+        >>> covered = np.array([[True, True], [True, False]])
+        >>> embeddings = Embeddings(("A", "B"), np.float32([[1, 1], [-1, 0]]), (1, 1), covered=covered)
+        >>> embeddings.covers(["A", "A+B"]).tolist()
+        [[True, True], [True, False]]
+        """
+        found = np.zeros((len(labels), self.n_sources), bool)
+        for i, label in enumerate(labels):
+            if self.has(label):
+                found[i] = self.covered[[self._row[gene] for gene in genes_of(label)]].all(axis=0)
+        return found
+
+    def source(self, name: str) -> Embeddings:
+        """Return one source, with its own genes.
+
+        Parameters
+        ----------
+        name : str
+            One of `source_names`.
+
+        Returns
+        -------
+        Embeddings
+
+        Raises
+        ------
+        KeyError
+            If there is no such source.
+
+        Examples
+        --------
+        >>> covered = np.array([[True, True], [True, False]])
+        >>> embeddings = Embeddings(("A", "B"), np.float32([[1, 1], [-1, 0]]), (1, 1), ("text", "go"), covered)
+        >>> embeddings.source("go").genes
+        ('A',)
+        """
+        if name not in self.source_names:
+            raise KeyError(f"no source {name!r}; the sources are {listed(self.source_names)}")
+        i = self.source_names.index(name)
+        rows, columns = np.flatnonzero(self.covered[:, i]), self.columns(i)
+        genes = tuple(self.genes[row] for row in rows)
+        return Embeddings(genes, self.vectors[rows, columns], (self.source_dims[i],), (name,), aliases=self.aliases)
+
+    def columns(self, source: int) -> slice:
+        """Return the columns of a source among those of `vectors`.
+
+        Parameters
+        ----------
+        source : int
+            Position of the source.
+
+        Returns
+        -------
+        slice
+
+        Examples
+        --------
+        >>> Embeddings(("A",), np.zeros((1, 5), np.float32), (2, 3)).columns(1)
+        slice(2, 5, None)
+        """
+        start = sum(self.source_dims[:source])
+        return slice(start, start + self.source_dims[source])
 
     def has(self, label: str) -> bool:
-        """Whether every gene of a label has an embedding.
+        """Whether every gene of a label has an embedding, of any source.
 
         Parameters
         ----------
@@ -141,7 +237,8 @@ class Embeddings:
         ----------
         labels : sequence of str
             Genes ``A`` or combinations ``A+B``. The vector of a combination is the sum of its genes' vectors. The order
-            of the genes makes no difference, to the last bit. A gene named twice counts twice.
+            of the genes makes no difference, to the last bit. A gene named twice counts twice. Where a source lacks a
+            gene, its part is zero.
 
         Returns
         -------
@@ -176,7 +273,8 @@ class Embeddings:
         -------
         DataFrame, shape (genes, dims)
             float32; index named "gene", columns "0" to "dims − 1" (text) named "dim". Embeddings that `distpert.fit`
-            makes of this table have the same vectors, up to rounding. They count as one source.
+            makes of this table have the same vectors, up to rounding. They count as one source that has all genes; for
+            one source alone, see `source`.
 
         Notes
         -----
@@ -202,153 +300,3 @@ class Embeddings:
         named += map(repr, genes[20:])
         hint = spelling_hint(genes, self._row)
         return f"no embedding for {len(genes)} gene{'s'[: len(genes) > 1]}: {', '.join(named)}{hint and '.' + hint}"
-
-
-def as_embeddings(
-    embeddings: EmbeddingSources,
-    adata: AnnData | None = None,
-    *,
-    genes: Iterable[str] = (),
-) -> Embeddings:
-    """Turn gene embeddings in any accepted form into `Embeddings`.
-
-    Parameters
-    ----------
-    embeddings : Embeddings, DataFrame, dict, str, or a list or tuple of these
-        A DataFrame has gene symbols as its index and dims as columns. A dict maps symbols to vectors. A str is the key
-        of a DataFrame or dict in ``adata.uns``. `Embeddings` are returned as they are. Of a list, the genes that all
-        sources have are kept. Each source is standardized over these genes (see `standardize`), and the results are
-        concatenated in the order of the list.
-    adata : AnnData, optional
-        Where a key is looked up.
-    genes : iterable of str, optional
-        Genes of the screen, to recognize a transposed table.
-
-    Returns
-    -------
-    Embeddings
-
-    Raises
-    ------
-    KeyError
-        If ``adata.uns`` has no such key.
-    TypeError
-        If a source has another type.
-    ValueError
-        If a source is transposed, has duplicated symbols, vectors of different lengths, cells that are not finite
-        numbers, rows of zeros or the same vector for all genes, or if the sources share no gene.
-
-    Warns
-    -----
-    UserWarning
-        If genes are left out because a source lacks them.
-
-    Notes
-    -----
-    If symbols of a dict contain a slash, AnnData reads it back from h5ad as a nested dict. It is accepted like the
-    original.
-    """
-    if isinstance(embeddings, Embeddings):
-        return embeddings
-    if isinstance(embeddings, list | tuple):
-        if not embeddings:
-            raise ValueError("embeddings is an empty list. Pass at least one source")
-        entries = [_resolve(entry, adata, f"embeddings[{i}]") for i, entry in enumerate(embeddings)]
-    else:
-        entries = [_resolve(embeddings, adata, "embeddings")]
-    known = frozenset(genes)
-    sources = [source for entry, where in entries for source in _frames(entry, where, known)]
-
-    in_all = set.intersection(*(set(frame.index) for frame, _ in sources))
-    shared = [gene for gene in sources[0][0].index if gene in in_all]
-    if not shared:
-        examples = "; ".join(f"{where} has {listed(frame.index, 3)}" for frame, where in sources)
-        raise ValueError(f"the embedding sources share no gene: {examples}. Use the same gene symbols in all of them")
-    blocks = [standardize(frame.loc[shared].to_numpy(), where=where) for frame, where in sources]
-
-    absent = dict.fromkeys(gene for frame, _ in sources for gene in frame.index if gene not in in_all)
-    if absent:
-        lacks = {where: sum(gene not in frame.index for gene in absent) for frame, where in sources}
-        counts = ", ".join(f"{where} lacks {count}" for where, count in lacks.items() if count)
-        warnings.warn(
-            f"left out genes that some embedding sources lack ({counts}): {listed(absent)}",
-            UserWarning,
-            stacklevel=2,
-        )
-    dims = tuple(block.shape[1] for block in blocks)
-    return Embeddings(genes=tuple(shared), vectors=np.concatenate(blocks, axis=1), source_dims=dims)
-
-
-def standardize(vectors: ArrayLike, *, where: str = "embeddings") -> NDArray[np.float32]:
-    r"""Center vectors over genes and scale them by one number.
-
-    .. math:: \tilde e_{gd} = \frac{e_{gd} - \bar e_d}{s}, \qquad
-              s^2 = \frac{1}{GD} \sum_{g,d} (e_{gd} - \bar e_d)^2
-
-    The mean of :math:`\lVert \tilde e_g \rVert^2` over genes is then the number of dims D. All dims have the same
-    scale, so the ratios of distances between genes do not change.
-
-    Parameters
-    ----------
-    vectors : array_like, shape (genes, dims)
-        One row for each gene.
-    where : str, optional
-        Name of the source in the error.
-
-    Returns
-    -------
-    ndarray, shape (genes, dims), float32
-
-    Raises
-    ------
-    ValueError
-        If all genes have the same vector.
-
-    Examples
-    --------
-    >>> standardize([[1.0, 3.0], [3.0, 1.0]]).tolist()
-    [[-1.0, 1.0], [1.0, -1.0]]
-    """
-    raw = np.asarray(vectors, dtype=np.float64)
-    if (raw == raw[:1]).all():
-        raise ValueError(f"{where}: all {len(raw)} genes have the same vector. Pass vectors that differ between genes")
-    centered = raw - raw.mean(axis=0)
-    scale = np.linalg.norm(centered) / np.sqrt(centered.size)
-    scaled: NDArray[np.float32] = (centered / scale).astype(np.float32)
-    return scaled
-
-
-def _resolve(entry: Any, adata: AnnData | None, where: str) -> tuple[Any, str]:
-    """Look up a key, and refuse an object that is not a source."""
-    import pandas as pd
-
-    if isinstance(entry, str):
-        if adata is None:
-            raise TypeError(f"{where}={entry!r} is a key into adata.uns, but no adata was given{_HINT}")
-        if entry not in adata.uns:
-            raise KeyError(f"adata.uns has no key {entry!r}; its keys: {', '.join(adata.uns) or 'none'}{_HINT}")
-        entry, where = adata.uns[entry], f"adata.uns[{entry!r}]"
-    if not isinstance(entry, Embeddings | pd.DataFrame | Mapping):
-        hint = _HINT if isinstance(entry, os.PathLike) else ""
-        raise TypeError(
-            f"{where} must be a DataFrame (genes x dims), a dict of vectors or a key of adata.uns, "
-            f"not {type(entry).__name__}{hint}"
-        )
-    return entry, where
-
-
-_HINT = ". For a file, pass distpert.read_embeddings(path)"
-
-
-def _frames(entry: Any, where: str, genes: frozenset[str]) -> Iterator[tuple[pd.DataFrame, str]]:
-    """Yield one validated table for each source; Embeddings can have several."""
-    import pandas as pd
-
-    if isinstance(entry, Embeddings):
-        blocks = np.split(entry.vectors, np.cumsum(entry.source_dims)[:-1], axis=1)
-        for block in blocks:
-            yield pd.DataFrame(block, index=pd.Index(entry.genes, dtype=object)), where
-    else:
-        if isinstance(entry, Mapping):
-            entry = frame_from_vectors(list(entry), list(entry.values()), where)
-        yield validate_embeddings(entry, where, genes), where

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from anndata import AnnData
 
-    from distpert.embeddings.vectors import EmbeddingSources
+    from distpert.embeddings.sources import EmbeddingSources
     from distpert.histograms.histograms import Histograms
 
 _DIMS = {
@@ -297,7 +297,7 @@ def _distances(
     prediction: Forecast, source: EmbeddingSources | None, adata: AnnData | Histograms
 ) -> NDArray[np.float64] | None:
     """Euclidean distance (perturbation,) from the nearest embedding in training; None without embeddings."""
-    from distpert.embeddings.vectors import as_embeddings
+    from distpert.embeddings.sources import as_embeddings
     from distpert.histograms.histograms import Histograms
 
     if source is not None:

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert._shared.arguments import check_count, check_seed
-from distpert._shared.labels import listed
+from distpert._shared.labels import genes_of, listed
+from distpert.embeddings.sources import as_embeddings
+from distpert.embeddings.vectors import Embeddings
 from distpert.fitting.prepare import prepare
 from distpert.model.priors import Priors
 from distpert.model.sampling import NumpyroModel, bind_model
@@ -89,6 +91,10 @@ class Fit(Posterior):
             ("on target", f"{n_measured} of {len(self.perturbations)} perturbations target a measured gene"),
             ("time", f"{self.seconds:.1f} s"),
         ]
+        if self.embeddings.n_sources > 1:
+            each = zip(self.kernel.weights, self.embeddings.source_names, strict=True)
+            told = ", ".join(f"{name} {weight:.0%}" for weight, name in sorted(each, reverse=True))
+            rows.insert(4, ("weights", told))
         if histograms.constant_genes:
             rows.insert(2, ("constant genes", listed(histograms.constant_genes, 5)))
         return "\n".join(["Fit", *(f"  {name:<15}{what}" for name, what in rows)])
@@ -301,6 +307,42 @@ class Fit(Posterior):
             converged=found["r_hat"] <= GOOD_R_HAT and not found.get("divergences"),
             diagnostics=found,
         )
+
+    def signatures(self) -> Embeddings:
+        """Return the responses of this screen as a source of embeddings for another screen.
+
+        Genes that act alike in one cell line tend to act alike in another. Each gene that was perturbed by itself has
+        the vector of its latent response, from control, in units of the shifts that it causes. Few sources tell more,
+        but only of these genes. Never use a screen for its own cells, or for a replicate that shares them: they would
+        predict themselves.
+
+        Returns
+        -------
+        Embeddings
+            One source, ``"signatures"``.
+
+        Raises
+        ------
+        ValueError
+            If no gene was perturbed by itself.
+
+        See Also
+        --------
+        distpert.fit
+
+        Examples
+        --------
+        >>> other = distpert.fit(k562, distpert.datasets.gene_embeddings())  # doctest: +SKIP
+        >>> fit = distpert.fit(rpe1, [distpert.datasets.gene_embeddings(), other.signatures()])  # doctest: +SKIP
+        """
+        import pandas as pd
+
+        singles = [i for i, label in enumerate(self.perturbations) if len(genes_of(label)) == 1]
+        if not singles:
+            raise ValueError("this screen perturbs no gene by itself, so there are no signatures of genes")
+        response = self.latent.response[singles] + self.unseen.center
+        vectors = pd.DataFrame(response * np.sqrt(self.latent.weight), [self.perturbations[i] for i in singles])
+        return as_embeddings({"signatures": vectors})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one netCDF file. Predictions of the loaded fit are the same to the last bit.

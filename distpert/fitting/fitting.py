@@ -11,7 +11,8 @@ import numpy as np
 
 from distpert._shared.arguments import check_count, check_seed, check_type
 from distpert._shared.labels import genes_of, listed
-from distpert.embeddings.vectors import Embeddings, as_embeddings
+from distpert.embeddings.sources import as_embeddings
+from distpert.embeddings.vectors import Embeddings
 from distpert.fitting.fitted import Fit
 from distpert.fitting.prepare import Prepared, name_parameters, prepare
 from distpert.histograms.counting import count_screen
@@ -30,7 +31,7 @@ from distpert.training.groups import TrainingGroups
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from distpert.embeddings.vectors import EmbeddingSources
+    from distpert.embeddings.sources import EmbeddingSources
 
 WORST_R_HAT = 1.05  # above which chains are too far apart to be used
 FEW_CELLS = 10  # median number of cells of a perturbation, up to which intervals may be too narrow
@@ -66,9 +67,11 @@ def fit(
     adata : AnnData or Histograms
         Cells × genes, log1p of counts per 10,000, one perturbation label for each cell; or histograms from
         `count_histograms`, in which case the arguments from ``perturbation_key`` to ``n_bins`` do not apply.
-    embeddings : DataFrame, dict, str, Embeddings, or list of these
-        Gene embeddings: a DataFrame (genes × dims), a dict of vectors, or the key of either in ``adata.uns``. The
-        sources of a list are standardized one by one and concatenated. For a file, see `read_embeddings`.
+    embeddings : Embeddings, DataFrame, dict, str, or a list or dict of these
+        What is known of genes: `distpert.datasets.gene_embeddings`, a DataFrame (genes × dims), a dict of vectors, or
+        the key of either in ``adata.uns``. The sources of a list stay apart. Each has a weight of its own, chosen by
+        marginal likelihood, and a gene needs only one of them. A dict of DataFrames names them. For a file, see
+        `read_embeddings`.
     perturbation_key, control : str
         Column of ``adata.obs`` with the labels (``A``, ``A+B``, ``A+B+C``), and the label of control cells.
     context_key : str, optional
@@ -118,9 +121,9 @@ def fit(
     -----
     UserWarning
         For values that do not look like log1p of normalized counts; for cells without a label; for perturbations with
-        fewer than 2 cells; if most perturbations have 10 cells or fewer; for perturbed genes without an embedding; for
-        labels that look like those of controls; for contexts with only control cells; if no perturbed gene is
-        measured; and if Markov chains diverge or do not agree.
+        fewer than 2 cells; if most perturbations have 10 cells or fewer; for perturbed genes that some or all sources
+        of embeddings lack; for labels that look like those of controls; for contexts with only control cells; if no
+        perturbed gene is measured; and if Markov chains diverge or do not agree.
 
     See Also
     --------

@@ -13,7 +13,8 @@ from distpert.model.basis import coordinates, information, shift_basis
 from distpert.model.design import on_target_tilts, target_indices
 from distpert.model.gaussian_process import explained_variance
 from distpert.model.generative import Batch, Design
-from distpert.model.kernels import Kernel, choose_kernel
+from distpert.model.kernel_choice import choose_kernel
+from distpert.model.kernels import Kernel
 from distpert.model.priors import Priors
 from distpert.model.sizes import shrink
 from distpert.model.warm_start import SHRINK_CELLS, Factors, factorize, learn_tilts
@@ -77,8 +78,10 @@ def prepare(groups: TrainingGroups, embeddings: Embeddings, n_factors: int | Non
     n_factors = min(n_factors or MOST_FACTORS, len(perturbations) - 1)
     factors = factorize(counts, n_cells, perturbation, context, control, n_factors)
     # Factors of noise would blur the choice of the kernel.
-    leading = factors.response[:, : default_leading(len(perturbations))]
-    kernel, eigenvalues, eigenvectors = choose_kernel(embeddings, perturbations, leading)
+    leading = default_leading(len(perturbations))
+    weight = (factors.loading[:leading] ** 2 * groups.pooled.mean(axis=0)).sum(axis=(1, 2))
+    chosen = choose_kernel(embeddings, perturbations, factors.response[:, :leading], weight / weight.sum())
+    kernel, eigenvalues, eigenvectors = chosen
     share, _ = explained_variance(factors.response, eigenvalues, eigenvectors)
 
     tilts, targets = on_target_tilts(control), target_indices(perturbations, groups.histograms.genes)

@@ -17,6 +17,9 @@ from numpyro.distributions.util import validate_sample
 
 # By default, JAX multiplies matrices on recent GPUs in TensorFloat-32, which has only ten bits after the point.
 PRECISION = jax.lax.Precision.HIGHEST
+SHARES = np.linspace(0.01, 0.99, 50)  # grid on which the share of a factor is sought
+GRID_STEP = SHARES[1] - SHARES[0]
+BISECTIONS = 20
 
 
 class KernelNormal(dist.Distribution):
@@ -200,9 +203,74 @@ def explained_variance(
     share, log_evidence
         (factor,) shares, and the sum over factors of the greatest log p(z), without constants.
     """
-    grid = np.linspace(0.01, 0.99, 50)
-    spectrum = grid[:, None] * eigenvalues + (1 - grid[:, None])
+    share, evidence, _ = _best_share(response, eigenvalues, eigenvectors)
+    return share, float(evidence.sum())
+
+
+def kernel_evidence(response: NDArray, kernel: NDArray, weight: NDArray) -> tuple[float, NDArray[np.float64]]:
+    r"""Log marginal likelihood of `explained_variance`, weighted by factor, and its gradient by entries of the kernel.
+
+    At the most likely share and amplitude of each factor, the gradient is as if they were fixed (envelope theorem):
+
+    .. math:: \frac{\partial}{\partial K} \sum_k \omega_k \log p_k = \frac12 \sum_k \omega_k \rho_k
+              \Big(\frac{1}{a_k} C_k^{-1} z_k z_k' C_k^{-1} - C_k^{-1}\Big)
+
+    (Rasmussen & Williams 2006, eq. 5.9).
+
+    Parameters
+    ----------
+    response
+        (perturbation, factor).
+    kernel
+        (perturbation, perturbation), symmetric.
+    weight
+        (factor,) weights ω.
+
+    Returns
+    -------
+    log_evidence, gradient
+        The sum over factors, and (perturbation, perturbation).
+    """
+    eigenvalues, eigenvectors = np.linalg.eigh(kernel)
+    eigenvalues = np.maximum(eigenvalues, 0)
+    rotated = eigenvectors.T @ response
+    share, evidence, amplitude = _refine_share(
+        _best_share(response, eigenvalues, eigenvectors)[0], eigenvalues, rotated
+    )
+    spectrum = share * eigenvalues[:, None] + 1 - share
+    scaled = rotated / spectrum * np.sqrt(weight * share / amplitude)
+    inner = scaled @ scaled.T - np.diag((weight * share / spectrum).sum(axis=1))
+    return float(weight @ evidence), 0.5 * eigenvectors @ inner @ eigenvectors.T
+
+
+def _best_share(
+    response: NDArray, eigenvalues: NDArray, eigenvectors: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Share of greatest likelihood, its log-likelihood without constants, and its amplitude, for each factor."""
+    spectrum = SHARES[:, None] * eigenvalues + (1 - SHARES[:, None])
     rotated = (eigenvectors.T @ response) ** 2
     amplitude = (1 / spectrum) @ rotated / len(eigenvalues)
     evidence = -0.5 * (len(eigenvalues) * np.log(amplitude) + np.log(spectrum).sum(axis=1, keepdims=True))
-    return grid[evidence.argmax(axis=0)], float(evidence.max(axis=0).sum())
+    best, factor = evidence.argmax(axis=0), np.arange(response.shape[1])
+    return SHARES[best], evidence[best, factor], amplitude[best, factor]
+
+
+def _refine_share(
+    share: NDArray, eigenvalues: NDArray, rotated: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Improve the best shares of a grid by bisection, which makes their likelihood smooth in the kernel."""
+
+    def terms(rho: NDArray) -> tuple[NDArray, NDArray]:
+        spectrum = rho * eigenvalues[:, None] + 1 - rho
+        return spectrum, (rotated**2 / spectrum).mean(axis=0)
+
+    low, high = np.maximum(share - GRID_STEP, SHARES[0]), np.minimum(share + GRID_STEP, SHARES[-1])
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        spectrum, amplitude = terms(middle)
+        by_share = (eigenvalues[:, None] - 1) / spectrum
+        rises = (rotated**2 / spectrum * by_share).sum(axis=0) / amplitude > by_share.sum(axis=0)
+        low, high = np.where(rises, middle, low), np.where(rises, high, middle)
+    share = (low + high) / 2
+    spectrum, amplitude = terms(share)
+    return share, -0.5 * (len(eigenvalues) * np.log(amplitude) + np.log(spectrum).sum(axis=0)), amplitude

@@ -1,78 +1,228 @@
-"""Kernel between perturbations, on their embeddings and on the genes that they share."""
+"""Kernel between perturbations: one part for each source of embeddings, and one for the genes that labels share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
-from distpert.model.gaussian_process import explained_variance
 
-# Length scales to try with each power, in units of the median distance between training perturbations.
-LENGTH_SCALES = (0.25, 0.35, 0.42, 0.5, 0.6, 0.7, 1.0, 1.4, 2.0)
-POWERS = (1.0, 2.0)
-# Weights to try for the genes that labels share.
-SHARED = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
+JITTER = 1e-4  # on the diagonal of a matrix that is inverted: two genes may have the same vector
 
 
 @dataclass(frozen=True)
 class Kernel:
-    r"""Powered exponential kernel on embeddings, plus a part for the genes that two labels share.
+    r"""Sum of powered exponential kernels, one for each source, and a part for the genes that two labels share.
 
-    .. math:: k(p, q) = (1 - w) \exp\big(-(|e_p - e_q| / \ell)^a\big) + w \frac{|p \cap q|}{\sqrt{|p| |q|}}
+    .. math:: k(p, q) = \sum_s w_s \exp\big(-(|e_{sp} - e_{sq}| / \ell_s)^a\big)
+              + w \frac{|p \cap q|}{\sqrt{|p| |q|}}, \qquad \sum_s w_s + w = 1
 
-    The second part says that ``A`` and ``A+B`` share whatever ``A`` does, also what its embedding does not show. It is
-    a linear kernel on which genes are perturbed. A sum of kernels is a kernel (Rasmussen & Williams 2006, §4.2.4).
+    The last part says that ``A`` and ``A+B`` share whatever ``A`` does, also what its embeddings do not show. It is a
+    linear kernel on which genes are perturbed. A sum of kernels is a kernel [1]_. A label with a gene that a source
+    lacks has no vector there; its part of the kernel is completed from the other sources, see `Completion`.
 
     Attributes
     ----------
-    length_scale
-        Distance at which the correlation of the first part has fallen to 1/e, in the units of the embeddings.
+    weights
+        Weight :math:`w_s` of each source. 0 leaves it out.
+    length_scales
+        Distance :math:`\ell_s` at which the correlation has fallen to 1/e, in the units of each source.
     power
-        Above 0 and at most 2. With 1 it is the Matérn-1/2 kernel, which is rough. With 2 it is the squared exponential,
-        which is smooth: near one between close relatives, and sooner near zero at greater distances.
+        Above 0 and at most 2. With 1 the parts are Matérn-1/2 kernels, which are rough. With 2 they are squared
+        exponentials, which are smooth: near one between close relatives, and sooner near zero at greater distances.
     shared
-        Weight w of the second part, between 0 and 1.
+        Weight w of the last part.
+    reference
+        Training perturbations, from which missing parts are completed.
+    auxiliary
+        Length scales of the squared exponential kernels that complete the parts of other sources.
 
     References
     ----------
-    Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, eq. 4.18.
+    .. [1] Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, eq. 4.18 and §4.2.4.
     """
 
-    length_scale: float
+    weights: tuple[float, ...]
+    length_scales: tuple[float, ...]
     power: float = 1.0
     shared: float = 0.0
-
-    def __call__(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """First part (m, n) without its weight, between embeddings ``left`` (m, dims) and ``right`` (n, dims)."""
-        return np.exp(-((distances(left, right) / self.length_scale) ** self.power))
+    reference: tuple[str, ...] = ()
+    auxiliary: tuple[float, ...] = ()
 
 
-def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+class Points(NamedTuple):
+    """Labels as points in the sources.
+
+    Attributes
+    ----------
+    vectors
+        (label, dims) sums of the vectors of their genes.
+    covered
+        (label, source) whether a source has all their genes.
+    columns
+        Columns of each source in the vectors.
+    """
+
+    vectors: NDArray[np.float32]
+    covered: NDArray[np.bool_]
+    columns: tuple[slice, ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[str], embeddings: Embeddings) -> Points:
+        """Look up the labels."""
+        columns = tuple(embeddings.columns(source) for source in range(embeddings.n_sources))
+        return cls(embeddings.of(labels), embeddings.covers(labels), columns)
+
+    def take(self, rows: NDArray[np.intp]) -> Points:
+        """Return some of the points."""
+        return self._replace(vectors=self.vectors[rows], covered=self.covered[rows])
+
+    def split(self, source: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the positions of the points that a source covers, and of those that it lacks."""
+        return np.flatnonzero(self.covered[:, source]), np.flatnonzero(~self.covered[:, source])
+
+
+class Completion(NamedTuple):
+    r"""How labels with a gene that a source lacks depend on the training perturbations that it covers.
+
+    The kernel of another view of the same objects can complete a kernel matrix whose rows are partly missing: of all
+    completions, the one nearest to the other kernel, in the divergence between zero-mean normals, is
+
+    .. math:: k(m, c) = B k(r, c), \qquad k(m, m') = B k(r, r) B' + a(m, m') - B a(r, m'), \qquad
+              B = a(m, r) a(r, r)^{-1}
+
+    for missing labels m, covered ones c, and the reference r of covered training perturbations [1]_. The auxiliary
+    kernel a is the average of the kernels of the other sources. The result is scaled to a diagonal of one.
+
+    Attributes
+    ----------
+    slope
+        B (missing, reference).
+    auxiliary
+        (missing, reference) the auxiliary kernel.
+
+    References
+    ----------
+    .. [1] Tsuda, Akaho & Asai (2003), The em algorithm for kernel matrix completion with auxiliary data, Journal of
+       Machine Learning Research 4, 67-81.
+    """
+
+    slope: NDArray[np.float64]
+    auxiliary: NDArray[np.float64]
+
+
+def powered_exponential(distance: NDArray, length_scale: float, power: float) -> NDArray[np.float64]:
+    """Correlation at some distances."""
+    decay: NDArray[np.float64] = np.exp(-((distance / length_scale) ** power))
+    return decay
+
+
+def distances(left: np.ndarray, right: np.ndarray) -> NDArray[np.float64]:
     """Euclidean distances (m, n), in float64; exactly zero between equal rows."""
     from scipy.spatial.distance import cdist
 
     return cdist(np.asarray(left, np.float64), np.asarray(right, np.float64))
 
 
+def source_distances(left: Points, right: Points, source: int) -> NDArray[np.float64]:
+    """Distances (m, n) in one source."""
+    columns = left.columns[source]
+    return distances(left.vectors[:, columns], right.vectors[:, columns])
+
+
 def kernel_between(
     left: Sequence[str], right: Sequence[str], embeddings: Embeddings, kernel: Kernel
 ) -> NDArray[np.float64]:
     """Kernel (m, n) between perturbations; 0 for those without an embedding."""
-    matrix = np.zeros((len(left), len(right)))
+    return sum(parts_between(left, right, embeddings, kernel).values(), np.zeros((len(left), len(right))))
+
+
+def parts_between(
+    left: Sequence[str], right: Sequence[str], embeddings: Embeddings, kernel: Kernel
+) -> dict[str, NDArray[np.float64]]:
+    """Parts of the kernel (m, n), times their weights, by name of the source; that of shared genes is "shared genes".
+
+    Parts of no weight are left out.
+    """
     rows = [i for i, label in enumerate(left) if embeddings.has(label)]
     columns = [j for j, label in enumerate(right) if embeddings.has(label)]
-    left, right = [left[i] for i in rows], [right[j] for j in columns]
-    known = kernel(embeddings.of(left), embeddings.of(right))
+    known = [left[i] for i in rows], [right[j] for j in columns]
+    of_left, of_right, reference = (Points.of(labels, embeddings) for labels in (*known, kernel.reference))
+
+    def spread(values: NDArray) -> NDArray[np.float64]:
+        matrix = np.zeros((len(left), len(right)))
+        matrix[np.ix_(rows, columns)] = values
+        return matrix
+
+    parts = {
+        name: spread(weight * _part_of_source(of_left, of_right, reference, kernel, source))
+        for source, (name, weight) in enumerate(zip(embeddings.source_names, kernel.weights, strict=True))
+        if weight
+    }
     if kernel.shared:
-        known = (1 - kernel.shared) * known + kernel.shared * genes_in_common(left, right)
-    matrix[np.ix_(rows, columns)] = known
+        parts["shared genes"] = spread(kernel.shared * genes_in_common(*known))
+    return parts
+
+
+def _part_of_source(left: Points, right: Points, reference: Points, kernel: Kernel, source: int) -> NDArray[np.float64]:
+    """Part of one source (m, n), without its weight."""
+
+    def own(some: Points, others: Points) -> NDArray[np.float64]:
+        far = source_distances(some, others, source)
+        return powered_exponential(far, kernel.length_scales[source], kernel.power)
+
+    (rows, missing_rows), (columns, missing_columns) = left.split(source), right.split(source)
+    matrix = np.empty((len(left.vectors), len(right.vectors)))
+    matrix[np.ix_(rows, columns)] = own(left.take(rows), right.take(columns))
+    if not len(missing_rows) and not len(missing_columns):
+        return matrix
+    reference = reference.take(reference.split(source)[0])
+    lacking = left.take(missing_rows), right.take(missing_columns)
+    of_left, of_right = (complete(some, reference, kernel, source) for some in lacking)
+    within = own(reference, reference)
+    matrix[np.ix_(missing_rows, columns)] = of_left.slope @ own(reference, right.take(columns))
+    matrix[np.ix_(rows, missing_columns)] = own(left.take(rows), reference) @ of_right.slope.T
+    rest = auxiliary_kernel(*lacking, kernel, source) - of_left.slope @ of_right.auxiliary.T
+    matrix[np.ix_(missing_rows, missing_columns)] = of_left.slope @ within @ of_right.slope.T + rest
+    matrix[missing_rows] /= np.sqrt(variances(of_left, lacking[0], within, source))[:, None]
+    matrix[:, missing_columns] /= np.sqrt(variances(of_right, lacking[1], within, source))
     return matrix
+
+
+def complete(missing: Points, reference: Points, kernel: Kernel, source: int) -> Completion:
+    """Say how points that a source lacks depend on a reference that it covers."""
+    within = auxiliary_kernel(reference, reference, kernel, source) + JITTER * np.eye(len(reference.vectors))
+    auxiliary = auxiliary_kernel(missing, reference, kernel, source)
+    slope: NDArray = np.linalg.solve(within, auxiliary.T).T
+    return Completion(slope, auxiliary)
+
+
+def variances(completion: Completion, missing: Points, within: NDArray, source: int) -> NDArray[np.float64]:
+    """Diagonal of the completed part, before it is scaled; ``within`` is the part between the reference."""
+    others = np.delete(missing.covered, source, axis=1).any(axis=1)
+    slope = completion.slope
+    found = ((slope @ within) * slope).sum(axis=1) + others - (slope * completion.auxiliary).sum(axis=1)
+    return np.where(others, found, 1.0)  # no source covers a pair of genes that are in different ones
+
+
+def auxiliary_kernel(left: Points, right: Points, kernel: Kernel, source: int) -> NDArray[np.float64]:
+    """Average (m, n) of the kernels of the other sources, each label over those that cover it."""
+    total = np.zeros((len(left.vectors), len(right.vectors)))
+    shares = []
+    for points in (left, right):
+        covered = points.covered.astype(float)
+        covered[:, source] = 0
+        shares.append(np.sqrt(covered / np.maximum(covered.sum(axis=1, keepdims=True), 1)))
+    for other in range(len(left.columns)):
+        if other != source:
+            weight = shares[0][:, [other]] * shares[1][:, other]
+            total += weight * powered_exponential(source_distances(left, right, other), kernel.auxiliary[other], 2.0)
+    return total
 
 
 def genes_in_common(left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
@@ -91,62 +241,6 @@ def genes_in_common(left: Sequence[str], right: Sequence[str]) -> NDArray[np.flo
 
 
 def typical_distance(vectors: np.ndarray) -> float:
-    """Median distance between embeddings (n, dims) that differ.
-
-    Raises
-    ------
-    ValueError
-        If all are the same.
-    """
+    """Median distance between embeddings (n, dims) that differ; 0 if all are the same."""
     gaps = distances(vectors, vectors)[np.triu_indices(len(vectors), 1)]
-    if not gaps.any():
-        raise ValueError("all training perturbations have the same embedding. Pass embeddings that differ")
-    return float(np.median(gaps[gaps > 0]))
-
-
-def choose_kernel(
-    embeddings: Embeddings, perturbations: Sequence[str], response: NDArray
-) -> tuple[Kernel, NDArray, NDArray]:
-    """Kernel whose settings have the greatest marginal likelihood for given responses.
-
-    Length scale and power are chosen together. If training labels with an embedding share genes, the weight of shared
-    genes is chosen next, and then length scale and power again.
-
-    Parameters
-    ----------
-    embeddings
-        Of the perturbed genes.
-    perturbations
-        Labels.
-    response
-        (perturbation, factor), unit variance.
-
-    Returns
-    -------
-    kernel, eigenvalues, eigenvectors
-        The kernel, and (perturbation,) and (perturbation, perturbation) of its matrix between the perturbations.
-
-    Raises
-    ------
-    ValueError
-        If all perturbations have the same embedding.
-    """
-    labels = [label for label in perturbations if embeddings.has(label)]
-    typical = typical_distance(embeddings.of(labels))
-
-    def diagonalized(kernel: Kernel) -> tuple[NDArray, NDArray]:
-        matrix = kernel_between(perturbations, perturbations, embeddings, kernel)
-        np.fill_diagonal(matrix, 1)
-        eigenvalues, eigenvectors = np.linalg.eigh(matrix)
-        return eigenvalues, eigenvectors
-
-    def evidence(kernel: Kernel) -> float:
-        return explained_variance(response, *diagonalized(kernel))[1]
-
-    shapes = [Kernel(float(scale * typical), power) for scale, power in product(LENGTH_SCALES, POWERS)]
-    best = max(shapes, key=evidence)
-    genes = [gene for label in labels for gene in genes_of(label)]
-    if len(set(genes)) < len(genes):  # labels differ, so a gene that occurs twice is shared
-        best = max((replace(best, shared=weight) for weight in SHARED), key=evidence)
-        best = max((replace(shape, shared=best.shared) for shape in shapes), key=evidence)
-    return best, *diagonalized(best)
+    return float(np.median(gaps[gaps > 0])) if gaps.any() else 0.0

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import leave_out
-from distpert.model.kernels import LENGTH_SCALES, POWERS, Kernel, kernel_between, typical_distance
+from distpert.model.kernel_choice import POWERS, diagonalize
+from distpert.model.kernels import Kernel
 
-LONG = (3.0, 4.0)  # length scales beyond the grid of `choose_kernel`, in units of the typical distance
+STRETCHES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0, 6.0)  # of the length scales of the chosen kernel
 LEAST_WEIGHT = 0.02  # of a factor, relative to the largest, to count
 SHARES = np.linspace(0.005, 0.995, 100)
 
@@ -37,7 +38,7 @@ def draw_explained_share(
 
     .. math:: \hat z \sim \mathrm{Normal}\big(0, a (\rho K + (1 - \rho + \bar v) I)\big)
 
-    for each kernel K of the grid that `choose_kernel` searches and of two longer length scales, each :math:`\rho` of a
+    for the chosen kernel K with length scales from half to six times as long and both powers, each :math:`\rho` of a
     grid, and the amplitude a of greatest likelihood. All kernels enter by their marginal likelihood. Shares of factors
     are averaged by their weights; those of less than 2 % of the largest weight are left out.
     """
@@ -50,15 +51,12 @@ def draw_explained_share(
     spread = np.minimum(response_scale**2, 0.99)
     seen = response / (1 - spread)
     noise = (spread / (1 - spread)).mean(axis=0)
-    labels = [label for label in perturbations if embeddings.has(label)]
-    typical = typical_distance(embeddings.of(labels))
     log_prior = beta.logpdf(SHARES, *prior)
     log_posterior = []
-    for scale, power in product((*LENGTH_SCALES, *LONG), POWERS):
-        one = replace(kernel, length_scale=float(scale * typical), power=power)
-        matrix = kernel_between(perturbations, perturbations, embeddings, one)
-        np.fill_diagonal(matrix, 1)
-        eigenvalues, eigenvectors = np.linalg.eigh(matrix)
+    for stretch, power in product(STRETCHES, POWERS):
+        scales = tuple(stretch * scale for scale in kernel.length_scales)
+        one = replace(kernel, length_scales=scales, power=power)
+        eigenvalues, eigenvectors = diagonalize(perturbations, embeddings, one)
         squared = (eigenvectors.T @ seen) ** 2  # (eigen, factor)
         spectrum = SHARES[:, None, None] * eigenvalues[:, None] + (1 - SHARES[:, None, None]) + noise
         amplitude = (squared / spectrum).mean(axis=1)

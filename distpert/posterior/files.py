@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FORMAT = "distpert fit"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 def write_posterior(
@@ -49,8 +49,14 @@ def write_posterior(
         {
             "vectors": (("gene", "dim"), posterior.embeddings.vectors),
             "source_dims": ("source", list(posterior.embeddings.source_dims)),
+            "covered": (("gene", "source"), posterior.embeddings.covered),
+            "symbol": ("alias", list(posterior.embeddings.aliases.values())),
         },
-        coords={"gene": list(posterior.embeddings.genes)},
+        coords={
+            "gene": list(posterior.embeddings.genes),
+            "source": list(posterior.embeddings.source_names),
+            "alias": list(posterior.embeddings.aliases),
+        },
     )
     text = json.dumps({"kernel": asdict(posterior.kernel), **facts})
     tree = xr.DataTree.from_dict(
@@ -118,18 +124,45 @@ def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:
         parameters = tree["parameters"].to_dataset()
         return facts | {
             "histograms": histograms,
-            "embeddings": Embeddings(
-                tuple(embeddings["gene"].to_numpy().tolist()),
-                embeddings["vectors"].to_numpy(),
-                tuple(embeddings["source_dims"].to_numpy().tolist()),
-            ),
-            "kernel": Kernel(**facts["kernel"]),
+            "embeddings": _embeddings(embeddings) if version >= 4 else _one_source(embeddings),
+            "kernel": Kernel(**(facts["kernel"] if version >= 4 else _of_one_source(facts["kernel"]))),
             "parameters": parameters if version >= 3 else _without_uncertainty(parameters, histograms),
             "samples": tree["samples"].to_dataset() if "samples" in tree.children else None,
             "loss": tree["loss"]["loss"].to_numpy(),
         }
     except KeyError as error:
         raise ValueError(f"{path} is damaged: it has no {error}. Save the fit again") from error
+
+
+def _embeddings(dataset: xr.Dataset) -> Embeddings:
+    names = {name: dataset[name].to_numpy().tolist() for name in ("gene", "source_dims", "source", "alias", "symbol")}
+    return Embeddings(
+        tuple(names["gene"]),
+        dataset["vectors"].to_numpy(),
+        tuple(names["source_dims"]),
+        tuple(names["source"]),
+        dataset["covered"].to_numpy().astype(bool),
+        dict(zip(names["alias"], names["symbol"], strict=True)),
+    )
+
+
+def _one_source(dataset: xr.Dataset) -> Embeddings:
+    """Return the embeddings of a file before version 4, where several sources had one kernel."""
+    vectors = dataset["vectors"].to_numpy()
+    return Embeddings(tuple(dataset["gene"].to_numpy().tolist()), vectors, (vectors.shape[1],))
+
+
+def _of_one_source(kernel: Mapping[str, float]) -> dict[str, Any]:
+    """Return the settings of the kernel of a file before version 4."""
+    scales = (kernel["length_scale"],)
+    weights = (1 - kernel["shared"],)
+    return {
+        "weights": weights,
+        "length_scales": scales,
+        "power": kernel["power"],
+        "shared": kernel["shared"],
+        "auxiliary": scales,
+    }
 
 
 def _tuples(facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""The posterior of a screen, as frozen data."""
+"""What a posterior tells of a whole screen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,22 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert._shared.arguments import quantile_levels
-from distpert._shared.labels import genes_of
-from distpert.embeddings.vectors import Embeddings
-from distpert.histograms.histograms import Histograms
 from distpert.histograms.moments import MOMENTS, histogram_moments
 from distpert.histograms.statistics import attributes
-from distpert.model.design import on_target_tilts, target_indices
 from distpert.model.gaussian_process import leave_one_out, predict_normal
-from distpert.model.kernels import Kernel, kernel_between
+from distpert.model.kernels import kernel_between
+from distpert.posterior.base import BasePosterior
 from distpert.posterior.explained import draw_explained_share, left_out_r2
-from distpert.posterior.inactive import Inactive, find_inactive
-from distpert.posterior.program_noise import program_noise, widen
-from distpert.posterior.responses import DrawnResponses, Responses
-from distpert.posterior.samples import SampledResponses, flatten
-from distpert.posterior.shared import SharedPosterior, typical_scale
-from distpert.posterior.unseen import KernelEigen, Unseen, learn_unseen, null_response
-from distpert.training.groups import TrainingGroups
+from distpert.posterior.relevance import LatentResponses, explain, relevance, told_by_source
+from distpert.posterior.shared import typical_scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +32,7 @@ def interval(draws: NDArray[np.floating], ci_prob: float) -> tuple[float, float,
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Posterior:
+class Posterior(BasePosterior):
     """The posterior of a screen; `distpert.Fit` adds how it was fitted, and makes predictions.
 
     Attributes
@@ -74,37 +66,6 @@ class Posterior:
     >>> fit.parameters["loading"]  # doctest: +SKIP
     >>> fit.left_out_r2()  # doctest: +SKIP
     """
-
-    histograms: Histograms
-    embeddings: Embeddings
-    kernel: Kernel
-    parameters: xr.Dataset
-    samples: xr.Dataset | None = field(default=None, kw_only=True)
-
-    @cached_property
-    def groups(self) -> TrainingGroups:
-        """The training counts as arrays."""
-        return TrainingGroups(self.histograms)
-
-    @property
-    def perturbations(self) -> tuple[str, ...]:
-        """Perturbations in training."""
-        return self.groups.perturbations
-
-    @property
-    def contexts(self) -> tuple[str, ...]:
-        """Contexts in training; ``("all",)`` if there is no context key."""
-        return self.groups.contexts
-
-    @property
-    def genes(self) -> tuple[str, ...]:
-        """Measured genes."""
-        return self.histograms.genes
-
-    @property
-    def n_factors(self) -> int:
-        """Number of factors of the latent response."""
-        return int(self.parameters.sizes["factor"])
 
     @property
     def explained_share(self) -> float:
@@ -174,7 +135,12 @@ class Posterior:
                 (sizes * chosen["explained_share"]).sum("factor") / sizes.sum("factor")
             ).to_numpy()
             return shares.ravel()
-        known = self._doubles["response"], self._doubles["response_scale"], self.factor_weight, self.perturbations
+        known = (
+            self.small_parameters["response"],
+            self.small_parameters["response_scale"],
+            self.factor_weight,
+            self.perturbations,
+        )
         return draw_explained_share(*known, self.embeddings, self.kernel, (1.0, 1.0))
 
     def left_out_r2(self) -> dict[str, float]:
@@ -194,10 +160,8 @@ class Posterior:
         --------
         >>> fit.left_out_r2()  # doctest: +SKIP
         """
-        unseen = self.unseen
-        responses = (self._doubles["response"] - unseen.origin) / (unseen.length[:, None] * unseen.size) - unseen.center
-        weight = self.factor_weight * unseen.size**2
-        return left_out_r2(responses, unseen.share, *self._eigen, weight, self.perturbations)
+        latent = self.latent
+        return left_out_r2(latent.response, latent.share, *self.eigen, latent.weight, self.perturbations)
 
     def told(self, labels: Sequence[str]) -> NDArray[np.float64]:
         r"""Return the share of the variance of each label's response that embeddings tell (label,).
@@ -221,11 +185,11 @@ class Posterior:
         >>> fit.told(["NANOG"])  # doctest: +SKIP
         """
         unseen, weight = self.unseen, self.factor_weight * self.unseen.size**2
-        zeros = np.zeros_like(self._doubles["response"])
-        _, of_seen = leave_one_out(unseen.share, *self._eigen, zeros)
+        zeros = np.zeros_like(self.small_parameters["response"])
+        _, of_seen = leave_one_out(unseen.share, *self.eigen, zeros)
         new = [label for label in labels if label not in self.perturbations]
         cross = kernel_between(new, self.perturbations, self.embeddings, self.kernel)
-        _, of_new = predict_normal(unseen.share, *self._eigen, cross, zeros, zeros)
+        _, of_new = predict_normal(unseen.share, *self.eigen, cross, zeros, zeros)
         left = np.array(
             [
                 of_new[new.index(label)] ** 2 if label in new else of_seen[self.perturbations.index(label)]
@@ -242,31 +206,6 @@ class Posterior:
         little. Responses of unseen perturbations are drawn accordingly.
         """
         return self.unseen.strength
-
-    @property
-    def factor_weight(self) -> NDArray[np.float64]:
-        """Share of each factor in the size of all shifts (factor,): squared loadings, weighted by bin probabilities."""
-        loading = self.parameters["loading"].to_numpy().astype(np.float64)
-        weight = (loading**2 * np.exp(self.log_control).mean(axis=0)).sum(axis=(1, 2))
-        return weight / weight.sum()
-
-    @cached_property
-    def concentration(self) -> NDArray[np.float32]:
-        """Concentration κ of each gene (gene,)."""
-        return np.exp(self.parameters["log_concentration"].to_numpy())
-
-    @cached_property
-    def log_control(self) -> NDArray[np.float32]:
-        """Log of the control histograms at the posterior mean of their logits (context, gene, bin)."""
-        from scipy.special import log_softmax
-
-        normalized: NDArray[np.float32] = log_softmax(self.parameters["control"].to_numpy(), axis=-1)
-        return normalized
-
-    @property
-    def control(self) -> NDArray[np.float64]:
-        """Histograms of the control cells (context, gene, bin), without smoothing."""
-        return self.groups.control
 
     def control_moments(self) -> xr.Dataset:
         """Moments of the control cells.
@@ -289,105 +228,6 @@ class Posterior:
         )
         return moments if self.histograms.context_key else moments.isel(context=0, drop=True)
 
-    @cached_property
-    def tilts(self) -> NDArray[np.float32]:
-        """Directions of the on-target shift (context, gene, tilt, bin)."""
-        return on_target_tilts(self.groups.smoothed_control).astype(np.float32)
-
-    @cached_property
-    def centers(self) -> NDArray[np.float32]:
-        """Bin centers (gene, bin)."""
-        return self.histograms.centers.to_numpy().astype(np.float32)
-
-    def targets(self, label: str) -> list[int]:
-        """Return the positions, among the measured genes, of the genes that a label perturbs.
-
-        Parameters
-        ----------
-        label : str
-            Label of a perturbation.
-
-        Returns
-        -------
-        list of int
-            Empty if none of the genes is measured.
-
-        Examples
-        --------
-        >>> [fit.genes[position] for position in fit.targets("NANOG+SOX2")]  # doctest: +SKIP
-        ['NANOG', 'SOX2']
-        """
-        (row,) = target_indices([label], self.genes)
-        return [int(gene) for gene in row if gene < len(self.genes)]
-
-    def draw_responses(self, labels: Sequence[str], num_draws: int, seed: int) -> DrawnResponses:
-        """Draw latent responses and on-target tilts.
-
-        Parameters
-        ----------
-        labels : sequence of str
-            Perturbations, in training or unseen, with the genes of each label in sorted order.
-        num_draws : int
-            Number of draws.
-        seed : int
-            Seed of the draws. The draws of a label do not depend on the other labels.
-
-        Returns
-        -------
-        DrawnResponses
-            ``response`` (draw, label, factor), ``on_target`` (draw, label, tilt) and ``inactive`` (draw, label).
-
-        Examples
-        --------
-        >>> drawn = fit.draw_responses(["SALL4"], num_draws=200, seed=0)  # doctest: +SKIP
-        >>> drawn.response.mean(axis=0)  # doctest: +SKIP
-        """
-        return self._responses.draw(labels, num_draws, seed)
-
-    @cached_property
-    def shared(self) -> SharedPosterior:
-        """Posterior of what all perturbations share."""
-        return SharedPosterior(self.parameters, self.samples)
-
-    @property
-    def n_chains(self) -> int:
-        """Number of Markov chains; 1 if draws come from a fitted normal."""
-        return 1 if self.samples is None else int(self.samples.sizes["chain"])
-
-    def mean_response(self, num_draws: int) -> NDArray[np.float32]:
-        """Return the mean response of the training perturbations (draw, factor).
-
-        Parameters
-        ----------
-        num_draws : int
-            Number of draws; of a normal posterior, all are the same.
-
-        Returns
-        -------
-        ndarray, shape (draw, factor)
-
-        Examples
-        --------
-        >>> fit.mean_response(200).shape  # doctest: +SKIP
-        """
-        if self.samples is not None:
-            return flatten(self.samples[["response"]], num_draws)["response"].mean("perturbation").to_numpy()
-        mean = self.parameters["response"].mean("perturbation").to_numpy()
-        return np.broadcast_to(mean, (num_draws, len(mean))).copy()
-
-    @cached_property
-    def _doubles(self) -> dict[str, NDArray[np.float64]]:
-        """Parameters without a gene dimension, in double precision."""
-        small = {str(name): array for name, array in self.parameters.items() if "gene" not in array.dims}
-        return {name: array.to_numpy().astype(np.float64) for name, array in small.items()}
-
-    @cached_property
-    def _responses(self) -> Responses | SampledResponses:
-        if self.samples is not None:
-            return SampledResponses(self.perturbations, self.samples, self.embeddings, self.kernel, self._eigen)
-        known = self.perturbations, self._doubles, self.embeddings, self.kernel
-        return Responses(*known, self._eigen, self.unseen, self._seen, self._inactive.probability)
-
     @property
     def prob_inactive(self) -> pd.Series:
         """Posterior probability of each training perturbation to do nothing, by label.
@@ -401,57 +241,73 @@ class Posterior:
         """
         import pandas as pd
 
-        probability = self._inactive.probability if self.samples is None else np.zeros(len(self.perturbations))
+        probability = self.inactive.probability if self.samples is None else np.zeros(len(self.perturbations))
         return pd.Series(probability, index=pd.Index(self.perturbations, name="perturbation"), name="prob_inactive")
 
     @cached_property
-    def _seen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Posterior means and standard deviations of responses, whose noise includes programs of genes."""
-        values, groups = self._doubles, self.groups
-        known = values["response"], np.maximum(values["response_scale"], 1e-6)
-        if groups.part_counts is None:
-            return known
-        noise = program_noise(
-            groups.part_counts,
-            groups.part_n_cells,
-            groups.part_context,
-            self.parameters["loading"].to_numpy().astype(np.float64),
-            np.exp(self.log_control),
-            np.bincount(groups.perturbation, groups.n_cells[groups.perturbed]),
-        )
-        predicted, variance = leave_one_out(values["explained_share"], *self._eigen, values["response"])
-        return widen(*known, predicted, variance, self.unseen.strength, noise)
+    def latent(self) -> LatentResponses:
+        """Responses of the training perturbations, as the Gaussian process of unseen ones sees them."""
+        unseen = self.unseen
+        divisor = unseen.length[:, None] * unseen.size
+        response = (self.small_parameters["response"] - unseen.origin) / divisor - unseen.center
+        weight = self.factor_weight * unseen.size**2
+        return LatentResponses(self.perturbations, response, weight / weight.sum(), unseen.share)
 
     @cached_property
-    def _inactive(self) -> Inactive:
-        values = self._doubles
-        predicted, variance = leave_one_out(values["explained_share"], *self._eigen, values["response"])
-        measured = np.array([bool(self.targets(label)) for label in self.perturbations])
-        return find_inactive(
-            *self._seen,
-            predicted,
-            variance,
-            self.unseen.origin,
-            values["on_target"],
-            np.maximum(values["on_target_scale"], 1e-6),
-            (values["tilt_mean"], values["tilt_scale"]),
-            measured,
-        )
+    def relevance(self) -> pd.DataFrame:
+        """What each source of embeddings predicts, alone and together.
 
-    @property
-    def _eigen(self) -> KernelEigen:
-        return KernelEigen(self._doubles["eigenvalues"], self._doubles["eigenvectors"])
+        A row for each source, one for the genes that labels share, where there are such, and one for all together.
+        ``weight`` in the kernel and ``length_scale``; ``n_perturbations`` in training and ``n_genes`` that it covers;
+        ``r2`` of latent responses that are left out one at a time, predicted from this source alone with a kernel of
+        its own, with ``r2_lower`` and ``r2_upper``, a 90 % interval by resampling perturbations. Below 0, the mean
+        response is a better prediction.
 
-    @cached_property
-    def unseen(self) -> Unseen:
-        """What training perturbations that are left out tell of the responses of unseen ones."""
-        parameters = self._doubles
-        origin = null_response(
-            self.parameters["common"].to_numpy(),
-            self.parameters["loading"].to_numpy(),
-            np.exp(self.log_control),
-            int(self.groups.n_control.sum()),
-        )
-        known = parameters["response"], parameters["response_scale"]
-        n_genes = np.array([len(genes_of(label)) for label in self.perturbations])
-        return learn_unseen(*known, self._eigen, self.factor_weight, origin, n_genes)
+        Examples
+        --------
+        >>> fit.relevance[["weight", "r2"]]  # doctest: +SKIP
+        """
+        return relevance(self.latent, self.embeddings, self.kernel, 0.9)
+
+    def explain(self, labels: Sequence[str], *, n_neighbors: int = 3) -> pd.DataFrame:
+        """Return the training perturbations that the predicted responses of some labels rest on.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            Perturbations, in training or unseen, with the genes of each label in sorted order. One in training is
+            explained as if it had been left out.
+        n_neighbors : int
+            Number of training perturbations for each label, those of greatest weight first.
+
+        Returns
+        -------
+        DataFrame
+            A row for each label and neighbor: ``perturbation``, ``neighbor``, its ``weight`` in the predicted response
+            (averaged over factors; it can be negative), the ``kernel`` between the two, and the ``source`` with the
+            largest part of it.
+
+        Examples
+        --------
+        >>> fit.explain(["SALL4"])  # doctest: +SKIP
+        """
+        return explain(labels, self.latent, self.embeddings, self.kernel, n_neighbors)
+
+    def told_by_source(self, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Return the part of `told` that is due to each source (label,), by its name.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            As in `told`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            They add up to `told`. The genes that labels share are ``"shared genes"``.
+
+        Examples
+        --------
+        >>> fit.told_by_source(["NANOG"])  # doctest: +SKIP
+        """
+        return told_by_source(labels, self.latent, self.embeddings, self.kernel)

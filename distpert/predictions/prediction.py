@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from distpert._shared.arguments import check_type
+from distpert._shared.arguments import check_count, check_type
 from distpert.predictions.posterior_draws import PosteriorDraws
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
     from anndata import AnnData
 
@@ -79,7 +80,7 @@ class Prediction(PosteriorDraws):
 
         See Also
         --------
-        distpert.Posterior.left_out_r2
+        distpert.Prediction.told_by_source, distpert.Fit.left_out_r2
 
         Examples
         --------
@@ -92,6 +93,59 @@ class Prediction(PosteriorDraws):
             coords={"perturbation": list(self.perturbations)},
             attrs={"long_name": "share of the variance of the response that embeddings tell", "units": "1"},
         )
+
+    @property
+    def told_by_source(self) -> xr.DataArray:
+        """The parts of `told` that are due to each source of embeddings, and to the genes that labels share.
+
+        Returns
+        -------
+        DataArray
+            (perturbation, source). The sum over sources is `told`. A part can be slightly negative.
+
+        See Also
+        --------
+        distpert.Fit.relevance
+
+        Examples
+        --------
+        >>> prediction.told_by_source.to_pandas()  # doctest: +SKIP
+        """
+        import xarray as xr
+
+        parts = self.posterior.told_by_source(self.perturbations)
+        return xr.DataArray(
+            np.stack(list(parts.values()), axis=-1),
+            dims=("perturbation", "source"),
+            coords={"perturbation": list(self.perturbations), "source": list(parts)},
+            attrs={"long_name": "share of the variance of the response that a source tells", "units": "1"},
+        )
+
+    def explain(self, *, n_neighbors: int = 3) -> pd.DataFrame:
+        """Return the training perturbations that each predicted response rests on.
+
+        Parameters
+        ----------
+        n_neighbors : int
+            Number of training perturbations for each label, those of greatest weight first.
+
+        Returns
+        -------
+        DataFrame
+            A row for each label and neighbor: ``perturbation``, ``neighbor``, its ``weight`` in the predicted response
+            (averaged over factors; it can be negative), the ``kernel`` between the two, and the ``source`` with the
+            largest part of it. A perturbation in training is explained as if it had been left out.
+
+        Raises
+        ------
+        ValueError
+            If ``n_neighbors`` is not a whole number above 0.
+
+        Examples
+        --------
+        >>> prediction.explain()  # doctest: +SKIP
+        """
+        return self.posterior.explain(self.perturbations, n_neighbors=check_count("n_neighbors", n_neighbors))
 
     def effects(
         self, *, reference: Literal["control", "mean", "additive"] = "control", rope: float = 0.0, ci_prob: float = 0.9

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from itertools import chain
 
+import numpy as np
+
 from distpert._shared.labels import listed, spelling_hint
 from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
@@ -42,7 +44,7 @@ def check_number(perturbations: Sequence[str], fewest: int = FEWEST_PERTURBATION
 
 
 def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, others: str, stacklevel: int = 3) -> None:
-    """Refuse too few perturbations with an embedding, and warn of perturbations without one.
+    """Refuse too few perturbations with an embedding, and warn of perturbations without one, or not from all sources.
 
     Parameters
     ----------
@@ -63,7 +65,7 @@ def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, othe
     Warns
     -----
     UserWarning
-        If perturbations have no embedding. The warning names them.
+        If perturbations have no embedding, or a source lacks some of them. The warning names them.
     """
     check_number(perturbations)
     missing = embeddings.missing(perturbations)
@@ -76,6 +78,20 @@ def check_embedded(perturbations: Sequence[str], embeddings: Embeddings, *, othe
             f"{FEWEST_PERTURBATIONS} are needed. Genes without one: {genes}. The embeddings are of "
             f"{listed(embeddings.genes, 5)}: do they use the same symbols?{hint}"
         )
+    told = []
     if missing:
-        end = hint and "." + hint
-        warnings.warn(f"no embedding for {listed(missing)}: {others}{end}", UserWarning, stacklevel=stacklevel)
+        told.append(f"no embedding for {listed(missing)}: {others}{hint and '.' + hint}")
+    known = [label for label in perturbations if label not in missing]
+    lacking = ~embeddings.covers(known)
+    if lacking.any():
+        each = [
+            f"{name} lacks {column.sum()} ({listed([known[i] for i in np.flatnonzero(column)], 3)})"
+            for name, column in zip(embeddings.source_names, lacking.T, strict=True)
+            if column.any()
+        ]
+        told.append(
+            f"of {len(known)} perturbations with an embedding, {'; '.join(each)}. Their predictions rest on the other "
+            "sources"
+        )
+    if told:
+        warnings.warn(". ".join(told), UserWarning, stacklevel=stacklevel)

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 import distpert
 from distpert.baselines import GaussianProcess, MeanPrediction, PooledMean, Ridge
 from distpert.baselines.regression import PENALTIES, _choose_kernel, _leading_components
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 
 DAYS = ("d1", "d2", "d3")
 TRAINING = ("A", "A+B", "B", "C", "C+D")

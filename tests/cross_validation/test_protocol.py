@@ -80,7 +80,7 @@ def by_hand(adata, embeddings, model, fold, seed=0, **keys):
     """Bins, fit, prediction and scores of one fold from copies of the cells."""
     labels = adata.obs["perturbation"].map(lambda label: "+".join(sorted(label.split("+"))))
     training = count_histograms(adata[[fold.trains_on(label) for label in labels]].copy(), **keys)
-    prediction = model.fit(training, distpert.embeddings.vectors.as_embeddings(embeddings), seed=seed)
+    prediction = model.fit(training, distpert.embeddings.sources.as_embeddings(embeddings), seed=seed)
     prediction = prediction.predict(sorted(fold.held_out), seed=seed)
     return training, score(prediction, adata[labels.isin(fold.held_out).to_numpy()].copy(), seed=seed)
 

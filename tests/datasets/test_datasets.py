@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import sqlite3
 import tarfile
 
 import anndata
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distpert.datasets import build_renge, renge
+from distpert.datasets import build_knowledge, build_renge, gene_embeddings, renge
 
 CELLS = {  # cells a label: every one but the controls is a gene
     "control": 1182, "ETS2": 1210, "ETV4": 779, "FOXH1": 1039, "ID1": 1545, "JARID2": 436, "LIN28A": 970,
@@ -96,7 +97,7 @@ def test_every_call_returns_an_object_of_its_own(adata):
 def test_package_data_stays_small():
     folder = build_renge.BUNDLE.parent
     files = [path for path in folder.iterdir() if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 1_500_000
+    assert sum(path.stat().st_size for path in files) < 12_000_000
     assert {"renge.npz", "LICENSE-renge.txt", "ATTRIBUTION.md"} <= {path.name for path in files}
 
 
@@ -181,3 +182,155 @@ def test_bundle_equals_a_rebuild_from_the_sdist():
         for name, array in rebuilt.items():
             np.testing.assert_array_equal(bundle[name], array)
             assert bundle[name].dtype == array.dtype
+
+
+# ---------------------------------------------------------------------------------------------- knowledge about genes
+
+
+@pytest.fixture(scope="module")
+def knowledge():
+    return gene_embeddings()
+
+
+def test_all_protein_coding_genes(knowledge):
+    assert knowledge.source_names == ("text", "go", "literature", "domains")
+    assert 19_000 <= len(knowledge.genes) <= 21_000
+    assert knowledge.covered.any(axis=1).all()
+    of_source = dict(zip(knowledge.source_names, knowledge.covered.sum(axis=0), strict=True))
+    assert of_source["text"] >= 19_000
+    assert of_source["go"] >= 18_000
+    assert of_source["literature"] >= 17_000
+    assert of_source["domains"] >= 11_000
+    assert np.isfinite(knowledge.vectors).all()
+    assert set(CELLS) - {"control"} <= set(knowledge.genes)
+
+
+OLD = {
+    "MARCH1": "MARCHF1", "MARCH5": "MARCHF5", "SEPT2": "SEPTIN2", "SEPT9": "SEPTIN9", "OCT4": "POU5F1", "CD45": "PTPRC",
+    "HER2": "ERBB2", "FAM46C": "TENT5C", "KIAA1429": "VIRMA", "WDR61": "SKIC8", "TTC37": "SKIC3", "SKIV2L": "SKIC2",
+    "C19orf43": "TRIR", "H2AFZ": "H2AZ1", "HIST1H1C": "H1-2", "PARK2": "PRKN", "TCEB1": "ELOC", "QARS": "QARS1",
+    "WISP1": "CCN4", "CTGF": "CCN2",
+}  # fmt: skip
+
+
+def test_old_symbols_are_found(knowledge):
+    found = {old: knowledge.has(old) for old in OLD}
+    assert all(found.values()), [old for old, has in found.items() if not has]
+    np.testing.assert_array_equal(knowledge.of(list(OLD)), knowledge.of(list(OLD.values())))
+
+
+def test_relatives_are_near(knowledge):
+    """Subunits of a complex resemble each other more than others do, in each source but that of domains."""
+    pairs = [("MED12", "MED30"), ("RPL3", "RPL4"), ("PSMA1", "PSMA3"), ("EIF2B1", "EIF2B5")]
+    genes = sorted({gene for pair in pairs for gene in pair})
+    for name in ("text", "go", "literature"):
+        vectors = knowledge.source(name).of(genes)
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosine = dict(zip(genes, vectors @ vectors.T, strict=True))
+        for one, other in pairs:
+            others = [cosine[one][i] for i, gene in enumerate(genes) if gene not in (one, other)]
+            assert cosine[one][genes.index(other)] > max(others)
+
+
+def test_chosen_sources_and_organism():
+    one = gene_embeddings("go")
+    assert one.source_names == ("go",)
+    mouse = gene_embeddings(("text", "go"), organism="mouse")
+    assert mouse.has("Sox2+Nanog")
+    assert not mouse.has("SOX2")
+    np.testing.assert_array_equal(mouse.source("go").of(["Sox2"]), one.of(["SOX2"]))
+    for wrong in ([], "esm", ["go", "go"]):
+        with pytest.raises(ValueError, match="sources must be some of text, go, literature, domains"):
+            gene_embeddings(wrong)
+    with pytest.raises(ValueError, match="organism must be 'human' or 'mouse'"):
+        gene_embeddings(organism="yeast")
+
+
+def test_the_bundle_is_small():
+    assert build_knowledge.BUNDLE.stat().st_size < 15e6
+
+
+def annotation():
+    """An annotation of six genes, one of them not coding, as the two databases have it."""
+    org, go = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
+    genes = ["AAA", "BBB", "CCC", "DDD", "EEE", "LNC"]
+    org.execute("create table genetype (_id, gene_type)")
+    org.executemany(
+        "insert into genetype values (?, ?)",
+        [(i, "ncRNA" if g == "LNC" else "protein-coding") for i, g in enumerate(genes)],
+    )
+    org.execute("create table gene_info (_id, symbol, gene_name)")
+    org.executemany("insert into gene_info values (?, ?, ?)", [(i, g, f"gene {g}") for i, g in enumerate(genes)])
+    terms = {"mf": [(0, "GO:1"), (1, "GO:1"), (2, "GO:2"), (3, "GO:2")], "bp": [(0, "GO:3"), (4, "GO:3")], "cc": []}
+    for key, rows in terms.items():
+        for table in (f"go_{key}", f"go_{key}_all"):
+            org.execute(f"create table {table} (_id, go_id, evidence)")
+            org.executemany(f"insert into {table} values (?, ?, 'EXP')", rows)
+    org.execute("create table pubmed (_id, pubmed_id)")
+    org.executemany(
+        "insert into pubmed values (?, ?)",
+        [(0, "1"), (1, "1"), (2, "2"), (3, "2"), (4, "3"), (0, "3"), (5, "4"), *((i, "9") for i in range(200))],
+    )
+    for table, key in (("pfam", "pfam_id"), ("prosite", "prosite_id")):
+        org.execute(f"create table {table} (_id, ipi_id, {key})")
+    org.executemany("insert into pfam values (?, '', ?)", [(0, "PF1"), (1, "PF1"), (2, "PF2"), (3, "PF2"), (4, None)])
+    org.executemany("insert into prosite values (?, '', ?)", [(0, "PS1"), (4, "PS1")])
+    org.execute("create table alias (_id, alias_symbol)")
+    org.executemany(
+        "insert into alias values (?, ?)",
+        [(0, "AAA"), (0, "OLDA"), (1, "SHARED"), (2, "SHARED"), (1, "BB"), (2, "BB"), (3, "EEE"), (5, "OLDLNC")],
+    )
+    go.execute("create table go_term (go_id, term)")
+    go.executemany("insert into go_term values (?, ?)", [("GO:1", "one"), ("GO:2", "two"), ("GO:3", "three")])
+    return org, go
+
+
+class Letters:
+    """Counts letters, in place of a sentence encoder."""
+
+    def encode(self, sentences):
+        return np.array([[text.count(letter) for letter in "abcdetABCDE:."] for text in sentences], float) + 0.01
+
+
+def test_building_the_knowledge(monkeypatch):
+    monkeypatch.setattr(build_knowledge, "N_DIMS", 2)
+    monkeypatch.setattr(build_knowledge, "DOMAIN_DIMS", 2)
+    bundle = build_knowledge.build(*annotation(), Letters())
+    again = build_knowledge.build(*annotation(), Letters())
+    assert all(np.array_equal(bundle[name], again[name]) for name in bundle)
+    symbols = bundle["symbols"].tolist()
+    assert symbols == ["AAA", "BBB", "CCC", "DDD", "EEE"]
+    rows = {name: [symbols[i] for i in bundle[f"{name}_rows"]] for name in ("text", "go", "literature", "domains")}
+    assert rows["text"] == rows["go"] == rows["literature"] == symbols
+    for name in rows:
+        assert bundle[name].dtype == np.int8
+        lengths = np.linalg.norm(bundle[name] / 127.0 * np.abs(bundle[name]).max() / 127, axis=1)
+        assert lengths.std() < 0.05 * lengths.mean()
+    # AAA and BBB have a term, a paper and a domain in common; AAA and CCC have none.
+    for name in ("go", "literature", "domains"):
+        vector = dict(zip(rows[name], bundle[name].astype(float), strict=True))
+        assert vector["AAA"] @ vector["BBB"] > vector["AAA"] @ vector["CCC"] + 1
+    # The alias of two genes is nobody's, unless the symbol of one resembles it; and a symbol is never an alias.
+    found = zip(bundle["aliases"].tolist(), bundle["alias_rows"], strict=True)
+    assert {alias: symbols[row] for alias, row in found} == {"OLDA": "AAA", "BB": "BBB"}
+
+
+def test_texts_of_genes():
+    org, go = annotation()
+    genes = {0: ("AAA", "gene AAA"), 4: ("EEE", "gene EEE")}
+    assert build_knowledge.describe(org, go, genes) == {
+        "AAA": "AAA, gene AAA. Molecular function: one. Biological process: three.",
+        "EEE": "EEE, gene EEE. Biological process: three.",
+    }
+
+
+def test_papers_on_too_many_genes_do_not_count():
+    org, _ = annotation()
+    assert build_knowledge.papers(org) == {(0, "1"), (1, "1"), (2, "2"), (3, "2"), (4, "3"), (0, "3")}
+
+
+def test_another_annotation_is_refused(tmp_path):
+    path = tmp_path / "GO.sqlite"
+    path.write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"GO\.sqlite has the SHA-256 [0-9a-f]{64}, not"):
+        build_knowledge.check(path)

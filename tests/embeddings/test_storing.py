@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import distpert
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 
 GENES = ("KLF1", "HLA-A/B", "MYC", "HLA-C", "GATA1/2/3")
 LABELS = ["KLF1", "HLA-A/B", "HLA-C+MYC", "GATA1/2/3"]

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from distpert.embeddings.sources import as_embeddings
 from distpert.embeddings.tables import frame_from_vectors, validate_embeddings
-from distpert.embeddings.vectors import as_embeddings
 
 GENES = ("KLF1", "CEBPA", "GATA1", "TP53", "MYC")
 

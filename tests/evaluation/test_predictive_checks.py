@@ -89,7 +89,7 @@ def test_functions_of_ones_own(prediction, small):
 
 def test_baselines_vary_by_the_sampling_of_cells_alone(small, prediction):
     histograms = distpert.count_histograms(small.adata)
-    fitted = BASELINES["pooled"]().fit(histograms, distpert.embeddings.vectors.as_embeddings(small.embeddings), seed=0)
+    fitted = BASELINES["pooled"]().fit(histograms, distpert.embeddings.sources.as_embeddings(small.embeddings), seed=0)
     baseline = fitted.predict(list(prediction.perturbations))
     check = distpert.predictive_check(baseline, small.adata, "mean")
     replicated = baseline.moments(n_cells=check["n_cells"])["mean"]

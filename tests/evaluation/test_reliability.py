@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 from distpert.evaluation.calibration_table import width_at_coverage
 from distpert.evaluation.reliability import calibration, combine_calibrations, without_latent_uncertainty
 from distpert.evaluation.resampling import flatness

@@ -1,18 +1,20 @@
-"""The kernel against its formula, and its choice against responses drawn with a known length scale."""
+"""The kernel against its formula; missing sources against the conditional covariances of normals."""
 
 import numpy as np
 import pytest
 
 from distpert.embeddings.vectors import Embeddings
-from distpert.model.gaussian_process import explained_variance
 from distpert.model.kernels import (
-    LENGTH_SCALES,
-    SHARED,
+    JITTER,
     Kernel,
-    choose_kernel,
+    Points,
+    complete,
     distances,
     genes_in_common,
     kernel_between,
+    parts_between,
+    powered_exponential,
+    typical_distance,
 )
 
 
@@ -21,36 +23,49 @@ def some_embeddings(n, dims=2, seed=0):
     return Embeddings(tuple(f"G{i}" for i in range(n)), vectors, (dims,))
 
 
+def two_sources(n=9, lacking=(), lacking_first=(), seed=0):
+    """Sources of two and three dims; the second and the first lack some genes."""
+    vectors = np.random.default_rng(seed).normal(size=(n, 5)).astype(np.float32)
+    covered = np.ones((n, 2), bool)
+    covered[list(lacking), 1] = False
+    covered[list(lacking_first), 0] = False
+    vectors[:, :2] *= covered[:, :1]
+    vectors[:, 2:] *= covered[:, 1:]
+    return Embeddings(tuple(f"G{i}" for i in range(n)), vectors, (2, 3), ("text", "go"), covered)
+
+
+def kernel_of(embeddings, weights=(0.7, 0.3), power=2.0):
+    scales = (1.1, 1.7)
+    return Kernel(weights, scales, power, reference=embeddings.genes, auxiliary=(0.8, 1.3))
+
+
 def test_distances_and_kernel_by_loop():
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(5, 3)).astype(np.float32)
-    matrix, smooth = Kernel(1.7)(left, right), Kernel(1.7, 2.0)(left, right)
+    far = distances(left, right)
+    rough, smooth = (powered_exponential(far, 1.7, power) for power in (1.0, 2.0))
     for i in range(4):
         for j in range(5):
             distance = np.sqrt(sum((float(a) - float(b)) ** 2 for a, b in zip(left[i], right[j], strict=True)))
-            np.testing.assert_allclose(distances(left, right)[i, j], distance, rtol=1e-12)
-            np.testing.assert_allclose(matrix[i, j], np.exp(-distance / 1.7), rtol=1e-12)
+            np.testing.assert_allclose(far[i, j], distance, rtol=1e-12)
+            np.testing.assert_allclose(rough[i, j], np.exp(-distance / 1.7), rtol=1e-12)
             np.testing.assert_allclose(smooth[i, j], np.exp(-(distance**2) / 1.7**2), rtol=1e-12)
 
 
 def test_kernel_is_a_correlation():
-    vectors = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
-    vectors[7] = vectors[3]
-    matrix = Kernel(0.8)(vectors, vectors)
+    embeddings = some_embeddings(30)
+    embeddings.vectors[7] = embeddings.vectors[3]
+    matrix = kernel_between(embeddings.genes, embeddings.genes, embeddings, Kernel((1.0,), (0.8,)))
     assert (matrix.diagonal() == 1).all()
     assert matrix[3, 7] == 1
     np.testing.assert_array_equal(matrix, matrix.T)
     assert np.linalg.eigvalsh(matrix).min() > -1e-12
 
 
-def test_correlation_falls_to_one_over_e():
-    np.testing.assert_allclose(Kernel(2.5)(np.zeros((1, 1)), np.array([[2.5]])), np.exp(-1))
-
-
 def test_kernel_between_perturbations():
     embeddings = some_embeddings(4)
     left, right = ["G0", "NEW", "G1+G2", "G1+NEW"], ["G2+G1", "G3", "NEW", "G0"]
-    matrix = kernel_between(left, right, embeddings, Kernel(1.0))
+    matrix = kernel_between(left, right, embeddings, Kernel((1.0,), (1.0,)))
     assert matrix.shape == (4, 4)
     vectors = embeddings.vectors.astype(float)
     np.testing.assert_allclose(matrix[0, 1], np.exp(-np.linalg.norm(vectors[0] - vectors[3])))
@@ -64,59 +79,110 @@ def test_kernel_between_perturbations():
 
 @pytest.mark.parametrize("labels", [["NEW"], []])
 def test_kernel_between_unknown_perturbations(labels):
-    np.testing.assert_array_equal(kernel_between(labels, ["G0", "G1"], some_embeddings(2), Kernel(1.0)), 0)
-    assert kernel_between(labels, ["G0", "G1"], some_embeddings(2), Kernel(1.0)).shape == (len(labels), 2)
+    matrix = kernel_between(labels, ["G0", "G1"], some_embeddings(2), Kernel((1.0,), (1.0,)))
+    assert matrix.shape == (len(labels), 2)
+    np.testing.assert_array_equal(matrix, 0)
 
 
-def simulated_choice(relative_scale, seed, n=60, n_factors=16, share=0.95, power=1.0):
-    embeddings = some_embeddings(n, seed=seed)
-    rng = np.random.default_rng(seed)
-    far = distances(embeddings.vectors, embeddings.vectors)
-    typical = np.median(far[np.triu_indices(n, 1)])
-    covariance = share * np.exp(-((far / (relative_scale * typical)) ** power)) + (1 - share) * np.eye(n)
-    response = np.linalg.cholesky(covariance) @ rng.normal(size=(n, n_factors))
-    kernel, *eigen = choose_kernel(embeddings, embeddings.genes, response)
-    return kernel.length_scale / typical, explained_variance(response, *eigen)[0], kernel.power
+def test_sources_add_up_by_their_weights():
+    embeddings = two_sources()
+    labels = ["G0", "G3", "G1+G2"]
+    parts = parts_between(labels, labels, embeddings, kernel_of(embeddings))
+    assert list(parts) == ["text", "go"]
+    vectors = embeddings.of(labels).astype(float)
+    for name, columns, weight, scale in (("text", slice(2), 0.7, 1.1), ("go", slice(2, 5), 0.3, 1.7)):
+        far = np.linalg.norm(vectors[:, None, columns] - vectors[None, :, columns], axis=-1)
+        np.testing.assert_allclose(parts[name], weight * np.exp(-((far / scale) ** 2)), rtol=1e-9)
+    only = kernel_between(labels, labels, embeddings, kernel_of(embeddings, (0.0, 1.0)))
+    np.testing.assert_allclose(only, parts["go"] / 0.3)
 
 
-def test_choice_recovers_the_length_scale():
-    truths = (0.25, 0.7, 2.0)
-    chosen = np.array([[simulated_choice(truth, seed)[0] for seed in range(3)] for truth in truths])
-    assert np.isclose(chosen[..., None], LENGTH_SCALES).any(axis=-1).all()  # of those that are tried
-    center = np.median(chosen, axis=1)
-    assert center[0] < center[1] < center[2]
-    assert (np.abs(np.log(center / truths)) < np.log(1.5)).all()
+def completed_by_hand(embeddings, kernel, labels, lacking):
+    """Covariance of the second source: what it lacks depends on the rest as under the kernel of the first."""
+    n, m = len(labels), len(lacking)
+    vectors = embeddings.of(labels).astype(float)
+    far_text, far_go = (
+        np.linalg.norm(vectors[:, None, columns] - vectors[None, :, columns], axis=-1)
+        for columns in (slice(2), slice(2, 5))
+    )
+    text, go = np.exp(-((far_text / 0.8) ** 2)), np.exp(-((far_go / 1.7) ** 2))
+    has = np.setdiff1d(np.arange(n), lacking)
+    slope = text[np.ix_(lacking, has)] @ np.linalg.inv(text[np.ix_(has, has)] + JITTER * np.eye(n - m))
+    rest = text[np.ix_(lacking, lacking)] - slope @ text[np.ix_(has, lacking)]
+    full = go.copy()
+    full[np.ix_(lacking, has)] = slope @ go[np.ix_(has, has)]
+    full[np.ix_(has, lacking)] = full[np.ix_(lacking, has)].T
+    full[np.ix_(lacking, lacking)] = slope @ go[np.ix_(has, has)] @ slope.T + rest
+    return full / np.sqrt(np.outer(full.diagonal(), full.diagonal()))
 
 
-@pytest.mark.parametrize("power", [1.0, 2.0])
-def test_choice_recovers_the_power(power):
-    assert [simulated_choice(0.7, seed, power=power)[2] for seed in range(3)] == [power] * 3
+def test_a_source_that_lacks_genes_is_completed_from_the_other():
+    embeddings = two_sources(lacking=(2, 5, 6))
+    kernel = kernel_of(embeddings)
+    labels = list(embeddings.genes)
+    expected = completed_by_hand(embeddings, kernel, labels, [2, 5, 6])
+    found = parts_between(labels, labels, embeddings, kernel)["go"] / 0.3
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+    assert np.linalg.eigvalsh(found).min() > -1e-9
+    np.testing.assert_allclose(found.diagonal(), 1)
 
 
-def test_choice_recovers_the_share():
-    assert simulated_choice(0.7, 0, share=0.95)[1].mean() > 0.7
-    assert simulated_choice(0.7, 0, share=0.02)[1].mean() < 0.3
+def test_new_labels_are_completed_as_if_they_had_been_there():
+    """The kernel of unseen labels does not depend on which others are asked for."""
+    embeddings = two_sources(n=12, lacking=(2, 5, 10))
+    kernel = Kernel((0.4, 0.6), (1.1, 1.7), 2.0, reference=embeddings.genes[:9], auxiliary=(0.8, 1.3))
+    everything = kernel_between(embeddings.genes, embeddings.genes, embeddings, kernel)
+    np.testing.assert_allclose(everything, everything.T, atol=1e-12)
+    assert np.linalg.eigvalsh(everything).min() > -1e-9
+    for rows in ([10], [11, 10, 2]):
+        some = kernel_between([f"G{i}" for i in rows], embeddings.genes, embeddings, kernel)
+        np.testing.assert_allclose(some, everything[rows], atol=1e-12)
 
 
-def test_choice_returns_the_kernel_of_all_perturbations():
-    embeddings = some_embeddings(8)
-    perturbations = [*embeddings.genes, "NEW", "NEWER", "G0+G1"]
-    response = np.random.default_rng(0).normal(size=(11, 3))
-    kernel, eigenvalues, eigenvectors = choose_kernel(embeddings, perturbations, response)
-    matrix = eigenvectors @ np.diag(eigenvalues) @ eigenvectors.T
-    expected = kernel_between(perturbations, perturbations, embeddings, kernel)
-    expected[8, 8] = expected[9, 9] = 1  # related to no other, but a response like any other
-    np.testing.assert_allclose(matrix, expected, atol=1e-12)
+def test_the_same_kernel_in_both_sources_is_completed_to_itself():
+    """If the second source is the first, what it lacks is known from it; only the jitter is in the way."""
+    vectors = np.random.default_rng(0).normal(size=(10, 2)).astype(np.float32)
+    covered = np.ones((10, 2), bool)
+    covered[[1, 4], 1] = False
+    both = np.concatenate([vectors, vectors * covered[:, 1:]], axis=1)
+    embeddings = Embeddings(tuple(f"G{i}" for i in range(10)), both, (2, 2), covered=covered)
+    kernel = Kernel((0.5, 0.5), (0.9, 0.9), 2.0, reference=embeddings.genes, auxiliary=(0.9, 0.9))
+    first, second = parts_between(embeddings.genes, embeddings.genes, embeddings, kernel).values()
+    np.testing.assert_allclose(second, first, atol=2e-3)
 
 
-def test_embeddings_that_tell_nothing_apart():
-    vectors = np.r_[np.ones((3, 2)), [[0.0, 1.0]]].astype(np.float32)
-    same = Embeddings(("A", "B", "C", "D"), vectors, (2,))
-    with pytest.raises(ValueError, match="same embedding"):
-        choose_kernel(same, ["A", "B", "C"], np.zeros((3, 1)))
-    # Some equal ones do no harm.
-    kernel, *_ = choose_kernel(same, ["A", "B", "C", "D"], np.eye(4)[:, :2])
-    assert kernel.length_scale > 0
+def test_without_any_reference_a_missing_gene_depends_on_none():
+    embeddings = two_sources(lacking=(0, 1))
+    kernel = Kernel((0.0, 1.0), (1.1, 1.7), 2.0, auxiliary=(0.8, 1.3))
+    matrix = kernel_between(embeddings.genes, embeddings.genes, embeddings, kernel)
+    np.testing.assert_array_equal(matrix[:2, 2:], 0)
+    np.testing.assert_allclose(matrix[0, 0], 1)
+
+
+def test_genes_of_different_sources_only():
+    """No source has both: each is completed in the source that it lacks."""
+    embeddings = two_sources(lacking=(0,), lacking_first=(1,))
+    matrix = kernel_between(["G0", "G1"], ["G0", "G1"], embeddings, kernel_of(embeddings))
+    assert np.isfinite(matrix).all()
+    assert 0 < abs(matrix[0, 1]) < 1
+    # Nor has a source both genes of the pair, which then depends on nothing.
+    pair = kernel_between(["G0+G1"], embeddings.genes, embeddings, kernel_of(embeddings))
+    np.testing.assert_array_equal(pair, 0)
+
+
+def test_a_completion_is_a_regression():
+    """Of missing labels on the reference, under the kernel of the other source."""
+    embeddings = two_sources(lacking=(3,))
+    kernel = kernel_of(embeddings)
+    points = Points.of(embeddings.genes, embeddings)
+    covered, missing = points.split(1)
+    assert missing.tolist() == [3]
+    completion = complete(points.take(missing), points.take(covered), kernel, 1)
+    far = distances(points.vectors[:, :2], points.vectors[:, :2])
+    text = np.exp(-((far / 0.8) ** 2))
+    np.testing.assert_allclose(completion.auxiliary[0], text[3, covered])
+    within = text[np.ix_(covered, covered)] + JITTER * np.eye(8)
+    np.testing.assert_allclose(completion.slope[0], np.linalg.solve(within, text[covered, 3]))
 
 
 def test_genes_in_common_by_loop():
@@ -130,31 +196,14 @@ def test_genes_in_common_by_loop():
 def test_kernel_of_shared_genes():
     embeddings = some_embeddings(4)
     labels = ["G0", "G1", "G0+G1", "G1+G2", "G0+NEW"]
-    plain, mixed = (kernel_between(labels, labels, embeddings, Kernel(1.3, 2.0, weight)) for weight in (0.0, 0.4))
+    plain = kernel_between(labels, labels, embeddings, Kernel((1.0,), (1.3,), 2.0))
+    mixed = kernel_between(labels, labels, embeddings, Kernel((0.6,), (1.3,), 2.0, 0.4))
     expected = 0.6 * plain + 0.4 * genes_in_common(labels, labels)
     np.testing.assert_allclose(mixed[:4, :4], expected[:4, :4])
     np.testing.assert_array_equal(mixed[4], 0)  # of a gene without an embedding nothing is told, whatever it shares
     assert np.linalg.eigvalsh(mixed[:4, :4]).min() > 0
 
 
-@pytest.mark.parametrize("truth", [0.0, 0.6])
-def test_choice_of_the_weight_of_shared_genes(truth):
-    rng = np.random.default_rng(3)
-    embeddings = some_embeddings(40, dims=8)
-    pairs = rng.choice(40, (60, 2))
-    labels = [*embeddings.genes, *sorted({f"G{min(a, b)}+G{max(a, b)}" for a, b in pairs if a != b})]
-    far = distances(embeddings.of(labels), embeddings.of(labels))
-    kernel = Kernel(0.7 * np.median(far[far > 0]), 2.0, truth)
-    covariance = 0.9 * kernel_between(labels, labels, embeddings, kernel) + 0.1 * np.eye(len(labels))
-    response = np.linalg.cholesky(covariance) @ rng.normal(size=(len(labels), 12))
-    chosen, *_ = choose_kernel(embeddings, labels, response)
-    assert chosen.shared in SHARED
-    assert abs(chosen.shared - truth) <= 0.15
-    assert chosen.length_scale == pytest.approx(kernel.length_scale, rel=0.45)
-
-
-def test_genes_that_no_two_labels_share_have_no_weight():
-    embeddings = some_embeddings(12)
-    # G0 is shared with a label that has no embedding, which tells nothing of others.
-    labels = [*embeddings.genes[:8], "G8+G9", "G10+G11", "G0+NEW"]
-    assert choose_kernel(embeddings, labels, np.random.default_rng(0).normal(size=(11, 3)))[0].shared == 0
+def test_typical_distance():
+    assert typical_distance(np.array([[0.0], [0.0], [1.0], [3.0]])) == 2.0  # of 1, 1, 2, 3, 3; equal ones do not count
+    assert typical_distance(np.ones((3, 2))) == 0.0

@@ -21,6 +21,7 @@ from distpert.plots import (
     plot_loss,
     plot_moments,
     plot_pit,
+    plot_relevance,
     plot_selective_risk,
     plot_shift,
     plot_strata,
@@ -354,6 +355,17 @@ def test_explained_share(context_fit, ax):
     assert left_out == pytest.approx(context_fit.left_out_r2()["single genes"])
 
 
+def test_relevance(context_fit, ax):
+    assert plot_relevance(context_fit, ax=ax) is ax
+    table = context_fit.relevance
+    (points,) = (one for one in ax.collections if len(one.get_offsets()) == 2)
+    np.testing.assert_allclose(points.get_offsets()[:, 0], table["r2"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["source 1 (weight 1.00)", "together"]
+    (intervals,) = (one for one in ax.collections if hasattr(one, "get_segments"))
+    ends = np.array(intervals.get_segments())[:, :, 0]
+    np.testing.assert_allclose(ends, table[["r2_lower", "r2_upper"]])
+
+
 def test_effects(prediction, ax):
     effects = prediction.effects()
     label = prediction.perturbations[0]
@@ -441,6 +453,7 @@ MISTAKEN = {
     "plot_selective_risk(prediction)": "calibration: expected Dataset",
     "plot_loss(prediction)": r"fit: expected Fit, made by distpert.fit\(adata, embeddings\); got Prediction",
     "plot_explained_share(prediction)": "fit: expected Fit",
+    "plot_relevance(prediction)": "fit: expected Fit",
     "plot_moments(fit, adata, 'GENE2')": r"prediction: expected BasePrediction, made by fit.predict\(labels\); got Fit",
     "plot_moments(prediction, 'GENE2', adata)": "a perturbation is named by its label, a str, not AnnData",
     "plot_histogram(fit, 'GENE2', 'GENE1')": r"prediction: expected HistogramPrediction, .*; got Fit",

@@ -115,19 +115,30 @@ NEW = (
 
 
 def as_version(number, path):
-    """Give a file the parameters that it had before version 3, and before version 2 also the spelling."""
+    """Give a file what it had before version 4, 3 or 2."""
     with h5py.File(path, "r+") as file:
-        for name in NEW:
-            del file["parameters"][name]
         facts = json.loads(file.attrs["facts"])
-        del facts["diagnostics"], facts["settings"]["inference"]
-        facts["settings"]["priors"] = {"common": 2.0, "context": 1.0, "loading": 0.1, "loading_smoothness": 0.8} | {
-            "log_concentration": [8.0, 1.5],
-            "share": [1.0, 1.0],
-        }
+        kernel = facts["kernel"]
+        facts["kernel"] = {"length_scale": kernel["length_scales"][0]} | {n: kernel[n] for n in ("power", "shared")}
+        # Before version 4, embeddings had one kernel for all sources, and controls had no parts.
+        del file["embeddings"]["covered"], file["embeddings"]["symbol"]
+        for name in ("part_counts", "part_n_cells", "part_context"):
+            del file["histograms"][name]
+        if number < 3:
+            for name in NEW:
+                del file["parameters"][name]
+            del facts["diagnostics"], facts["settings"]["inference"]
+            facts["settings"]["priors"] = {"common": 2.0, "context": 1.0, "loading": 0.1, "loading_smoothness": 0.8} | {
+                "log_concentration": [8.0, 1.5],
+                "share": [1.0, 1.0],
+            }
         if number < 2:
             facts["settings"]["optimisation"] = facts["settings"].pop("optimization")
         file.attrs["facts"], file.attrs["format_version"] = json.dumps(facts), number
+
+
+def without_parts(histograms):
+    return histograms.dataset.drop_vars(["part_counts", "part_n_cells", "part_context"])
 
 
 @pytest.fixture(params=[1, 2])
@@ -137,10 +148,25 @@ def old(request, path):
     return path
 
 
+def test_version_3_is_read(small_fit, path):
+    """One source, and predictions as before but for the noise of gene programs."""
+    as_version(3, path)
+    loaded = distpert.load(path)
+    assert loaded.histograms.dataset.identical(without_parts(small_fit.histograms))
+    assert loaded.kernel.length_scales == small_fit.kernel.length_scales
+    assert loaded.kernel.weights == (1.0,)
+    assert loaded.parameters.identical(small_fit.parameters)
+    assert loaded.embeddings.n_sources == 1
+    labels = ["GENE2", small_fit.embeddings.genes[-1]]
+    one, other = (fit.predict(labels, num_draws=20, progress_bar=False).moments() for fit in (loaded, small_fit))
+    assert one.isel(perturbation=1).identical(other.isel(perturbation=1))  # an unseen one
+    assert np.isfinite(one.to_array()).all()
+
+
 def test_older_versions_are_read(small_fit, old):
     """All that is shared counts as known: controls are the smoothed ones, from which those versions shifted."""
     loaded = distpert.load(old)
-    assert loaded.histograms.dataset.identical(small_fit.histograms.dataset)
+    assert loaded.histograms.dataset.identical(without_parts(small_fit.histograms))
     assert loaded.settings["optimization"] == small_fit.settings["optimization"]
     assert distpert.Priors(**loaded.settings["priors"]).common == 2.0
     parameters = loaded.parameters
@@ -175,11 +201,11 @@ def test_older_versions_predict(small_fit, old):
     assert np.isfinite(prior.moments().to_array()).all()
 
 
-def test_older_versions_are_saved_as_version_3(small_fit, old):
+def test_older_versions_are_saved_as_version_4(small_fit, old):
     before = distpert.load(old)
     before.save(old)
     with h5py.File(old) as file:
-        assert file.attrs["format_version"] == 3
+        assert file.attrs["format_version"] == 4
         assert "optimization" in json.loads(file.attrs["facts"])["settings"]
     after = distpert.load(old)
     assert after.settings == before.settings
@@ -278,7 +304,7 @@ def test_newer_version(path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
     with pytest.raises(
-        ValueError, match=r"format version 99, and this distpert reads versions up to 3: upgrade distpert"
+        ValueError, match=r"format version 99, and this distpert reads versions up to 4: upgrade distpert"
     ):
         distpert.load(path)
 

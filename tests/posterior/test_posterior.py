@@ -79,7 +79,7 @@ def test_unseen_responses_are_predicted_by_a_gaussian_process(fitted, unseen):
 
     def kernel(left, right):
         distance = np.linalg.norm(left[:, None] - right[None], axis=-1)
-        return np.exp(-((distance / fitted.kernel.length_scale) ** fitted.kernel.power))
+        return np.exp(-((distance / fitted.kernel.length_scales[0]) ** fitted.kernel.power))
 
     learned = fitted._responses.unseen
     divisor = learned.length[:, None] * learned.size

@@ -168,7 +168,7 @@ def still():
     """The same values in all of 2 × 4000 draws, so that what is drawn of unseen ones can be told apart."""
     rng = np.random.default_rng(0)
     embeddings = Embeddings(tuple("ABCDE"), rng.normal(size=(5, 2)).astype(np.float32), (2,))
-    kernel = Kernel(1.5, 2.0, 0.3)
+    kernel = Kernel((0.7,), (1.5,), 2.0, 0.3)
     matrix = kernel_between(LABELS, LABELS, embeddings, kernel)
     np.fill_diagonal(matrix, 1)
     one = xr.Dataset(

@@ -3,7 +3,7 @@
 import pytest
 
 import distpert
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 from distpert.predictions.requested import requested_contexts, requested_labels
 
 

@@ -1,10 +1,11 @@
 """What is asked of a training; `distpert.fit` and the baselines ask it of theirs."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import distpert
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 from distpert.training.checks import check_controls, check_embedded, check_number
 
 
@@ -37,3 +38,16 @@ def test_embeddings():
         check_embedded(["A", "B", "A_B+C"], embeddings, others="left")
     with pytest.raises(ValueError, match=r"2 of 3 .*at least 3 .* without one: E\. .* of A, B, C: do they use"):
         check_embedded(["A", "B", "A+E"], embeddings, others="left")
+
+
+def test_one_warning_counts_what_sources_lack():
+    text = pd.DataFrame(np.eye(5), index=list("ABCDE"))
+    embeddings = as_embeddings({"text": text, "go": text.iloc[:3], "papers": text.iloc[:4]})
+    told = (
+        r"^no embedding for X: left\. of 5 perturbations with an embedding, go lacks 2 \(D, E\); "
+        r"papers lacks 1 \(E\)\. Their predictions rest on the other sources$"
+    )
+    with pytest.warns(UserWarning, match=told) as caught:
+        check_embedded([*"ABCDE", "X"], embeddings, others="left")
+    assert len(caught) == 1
+    check_embedded(["A", "B", "C"], embeddings, others="left")

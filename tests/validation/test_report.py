@@ -314,7 +314,7 @@ def test_leave_one_out_has_a_fold_for_each_gene(scripts, files, tmp_path, monkey
     assert asked["n_folds"] == 6
     assert asked["context_key"] is None
     labels = pd.Series(["control", "A", "A", "B+A", "B+A", "C", "D", "D"])
-    embeddings = distpert.embeddings.vectors.as_embeddings({"A": [1, 0], "B": [0, 1], "C": [1, 1]})
+    embeddings = distpert.embeddings.sources.as_embeddings({"A": [1, 0], "B": [0, 1], "C": [1, 1]})
     assert sorted(scripts["run"].can_be_held_out(labels, embeddings)) == ["A", "B+A"]
 
 

@@ -46,7 +46,7 @@ def train(arguments: argparse.Namespace) -> dict[str, str | float]:
 
     import distpert
     from distpert.cross_validation.models import name_models
-    from distpert.embeddings.vectors import as_embeddings
+    from distpert.embeddings.sources import as_embeddings
 
     adata, keys = open_screen(arguments.data)
     embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))

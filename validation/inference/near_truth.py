@@ -18,7 +18,7 @@ import pandas as pd
 import distpert
 from distpert.cross_validation.protocol import count_fold
 from distpert.cross_validation.splits import split_perturbations
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 from distpert.histograms.keys import ScreenKeys
 from distpert.histograms.screen import read_screen
 

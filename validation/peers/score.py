@@ -21,7 +21,7 @@ import distpert
 from distpert._shared.labels import canonical_label
 from distpert.baselines import BASELINES, MeanPrediction, PointPrediction
 from distpert.cross_validation.splits import Splits
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 from distpert.evaluation.scoring import score
 
 SCORES = ("nll", "cramer", "wasserstein", "rmae_mean", "rmae_variance", "rmae_skewness", "rmae_kurtosis")

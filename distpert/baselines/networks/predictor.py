@@ -18,7 +18,8 @@ from distpert.baselines.networks.training import Groups, Head, Layers, apply_lay
 from distpert.baselines.networks.tuning import NetworkSettings, Tuned, tune
 from distpert.baselines.predictor import LabelPredictor
 from distpert.baselines.shares import TrainingShares, check_training, stand_in
-from distpert.embeddings.vectors import Embeddings, EmbeddingSources
+from distpert.embeddings.sources import EmbeddingSources
+from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.histograms import Histograms
 from distpert.model.warm_start import SHRINK_CELLS
 from distpert.training.checks import check_embedded

@@ -18,7 +18,7 @@ from scipy.special import softmax
 from distpert.baselines.networks.predictor import NetworkPredictor, check_networks, fit_networks, pooled_logits
 from distpert.baselines.networks.tuning import NetworkSettings
 from distpert.baselines.shares import TrainingShares
-from distpert.embeddings.vectors import EmbeddingSources
+from distpert.embeddings.sources import EmbeddingSources
 from distpert.histograms.histograms import Histograms
 
 NEWTON_STEPS = 40

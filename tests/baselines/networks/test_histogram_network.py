@@ -26,7 +26,7 @@ from distpert.baselines.networks.predictor import pooled_logits
 from distpert.baselines.networks.training import Groups, Setting, apply_layers, batches, initial_layers, train
 from distpert.baselines.networks.tuning import mean_curve, n_folds_for, search, validation_folds
 from distpert.baselines.shares import TrainingShares
-from distpert.embeddings.vectors import as_embeddings
+from distpert.embeddings.sources import as_embeddings
 
 SMALL = {"hidden": ((8,),), "learning_rates": (3e-3,), "dropouts": (0.1,), "decays": (0.01,), "max_epochs": 4}
 
