@@ -1,8 +1,8 @@
 """Fit a real screen, predict a held-out knock-out, and compare the prediction with its cells.
 
 The screen is RENGE (Ishikawa et al. 2023): 23 transcription factors knocked out in human induced pluripotent stem
-cells, measured on days 2 to 5. The knock-out of NANOG is held out. The model knows NANOG only by the embedding of its
-description.
+cells, measured on days 2 to 5. The knock-out of NANOG is held out. The model knows NANOG only by its embeddings: what
+texts, papers and databases say about the gene.
 
 The script writes quickstart.csv (predicted and observed moments, with intervals) and quickstart.png to the working
 directory.
@@ -23,7 +23,7 @@ adata = distpert.datasets.renge()
 is_held_out = adata.obs["perturbation"] == HELD_OUT
 training, held_out = adata[~is_held_out].copy(), adata[is_held_out].copy()
 
-fit = distpert.fit(training, "embeddings", context_key="day")
+fit = distpert.fit(training, distpert.datasets.gene_embeddings(), context_key="day")
 print(fit, "\n")
 
 prediction = fit.predict(HELD_OUT, context=DAY, num_draws=num_draws)

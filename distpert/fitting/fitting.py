@@ -282,8 +282,7 @@ def _warn_of_few_cells(groups: TrainingGroups) -> None:
     if (typical := np.median(n_cells)) <= FEW_CELLS:
         warnings.warn(
             f"the perturbations have {typical:g} cells at the median. With {FEW_CELLS} cells or fewer, intervals may "
-            "be too narrow, above all for unseen perturbations: intervals of 90 % cover 65 to 85 % of their true "
-            "means. "
+            "be too narrow: those of 90 % hold 78 to 94 % of the true moments of simulated screens. "
             "Pool guides or replicates, or leave out perturbations with few cells",
             UserWarning,
             stacklevel=3,

@@ -139,6 +139,7 @@ def by_chains(n_screens: int, num_draws: int) -> Iterator[tuple[Prediction, list
         )
         centers = histograms.centers.to_numpy()
         yield prediction, [np.asarray(value) for value in histogram_moments(truth, centers)]
+        jax.clear_caches()  # each screen compiles its own chains, and a hundred of them would fill the memory
 
 
 def with_counts(histograms: distpert.Histograms, control: np.ndarray, counts: np.ndarray) -> distpert.Histograms:

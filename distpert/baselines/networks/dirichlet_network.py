@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -105,7 +105,7 @@ class DirichletNetwork:
     """
 
     hidden: tuple[int, ...] = (256,)
-    prior_scales: tuple[float, ...] = (2.0, 1.0, 0.5)
+    prior_scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     dropout: float = 0.5
     step_size: float = 1e-3
     max_epochs: int = 100
@@ -169,30 +169,11 @@ class DirichletNetwork:
         folds = np.array_split(order, min(self.n_folds, len(known)))
         held_out = [np.flatnonzero(np.isin(perturbation, fold)) for fold in folds]
         data = [data_without(fold) for fold in folds]
-        curves: dict[float, NDArray[np.float64]] = {}
-        left_out: dict[float, list[NDArray[np.float32]]] = {}
-        for scale in self.prior_scales:
-            losses, predicted = [], []
-            for number, (one, rows) in enumerate(zip(data, held_out, strict=True)):
-                found = train(
-                    one,
-                    np.setdiff1d(np.arange(len(chosen)), rows),
-                    architecture,
-                    prior_scale=scale,
-                    epochs=self.max_epochs,
-                    seed=[seed, number],
-                    validation=rows,
-                    patience=self.patience,
-                )
-                losses.append(found.losses)
-                some = one._replace(embedding=one.embedding[rows], context=one.context[rows])
-                predicted.append(np.asarray(log_probs(found.values, some)))
-            curves[scale], left_out[scale] = mean_curve(losses), predicted
-        best = min(curves, key=lambda scale: float(curves[scale].min()))
-        epochs = int(curves[best].argmin())
+        tuned = self._tune(data, held_out, architecture, seed)
+        epochs = int(tuned.curves[tuned.prior_scale].argmin())
         rows = np.concatenate(held_out)
         log_concentration = fit_log_concentration(
-            jnp.asarray(np.concatenate(left_out[best])), jnp.asarray(counts[rows]), LOG_CONCENTRATIONS
+            jnp.asarray(np.concatenate(tuned.left_out)), jnp.asarray(counts[rows]), LOG_CONCENTRATIONS
         )
         whole = data_without(np.arange(0))
         networks = tuple(
@@ -202,7 +183,7 @@ class DirichletNetwork:
                     whole,
                     np.arange(len(chosen)),
                     architecture,
-                    prior_scale=best,
+                    prior_scale=tuned.prior_scale,
                     epochs=epochs,
                     seed=[seed, len(folds) + number],
                 ).values.items()
@@ -216,12 +197,46 @@ class DirichletNetwork:
             log_base=np.asarray(whole.log_base),
             basis=basis,
             concentration=np.exp(log_concentration).astype(np.float32),
-            prior_scale=best,
+            prior_scale=tuned.prior_scale,
             epochs=epochs,
-            curves=curves,
+            curves=tuned.curves,
             num_draws=self.num_draws,
             seconds=time.perf_counter() - started,
         )
+
+    def _tune(
+        self, data: Sequence[NeuralData], held_out: Sequence[NDArray[np.intp]], architecture: Architecture, seed: int
+    ) -> _Tuned:
+        """Try all prior scales on all folds: ``data`` and ``held_out`` are those of each fold."""
+        curves: dict[float, NDArray[np.float64]] = {}
+        left_out: dict[float, list[NDArray[np.float32]]] = {}
+        for scale in self.prior_scales:
+            losses, predicted = [], []
+            for number, (one, rows) in enumerate(zip(data, held_out, strict=True)):
+                found = train(
+                    one,
+                    np.setdiff1d(np.arange(len(one.context)), rows),
+                    architecture,
+                    prior_scale=scale,
+                    epochs=self.max_epochs,
+                    seed=[seed, number],
+                    validation=rows,
+                    patience=self.patience,
+                )
+                losses.append(found.losses)
+                some = one._replace(embedding=one.embedding[rows], context=one.context[rows])
+                predicted.append(np.asarray(log_probs(found.values, some)))
+            curves[scale], left_out[scale] = mean_curve(losses), predicted
+        best = min(curves, key=lambda scale: float(curves[scale].min()))
+        return _Tuned(best, curves, left_out[best])
+
+
+class _Tuned(NamedTuple):
+    """The prior scale of least loss, the losses of all, and its log histograms of the groups of each fold."""
+
+    prior_scale: float
+    curves: dict[float, NDArray[np.float64]]
+    left_out: list[NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
