@@ -92,7 +92,7 @@ class Fit(Posterior):
             ("time", f"{self.seconds:.1f} s"),
         ]
         if self.embeddings.n_sources > 1:
-            each = zip(self.kernel.weights, self.embeddings.source_names, strict=True)
+            each = zip(self.kernel.source_weights, self.embeddings.source_names, strict=True)
             told = ", ".join(f"{name} {weight:.0%}" for weight, name in sorted(each, reverse=True))
             rows.insert(4, ("weights", told))
         if histograms.constant_genes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,25 +13,27 @@ from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import kernel_evidence
 from distpert.model.kernels import (
+    RELATIVE_SCALE,
     Kernel,
     Points,
     auxiliary_kernel,
     complete,
     genes_in_common,
+    joint_distances,
     kernel_between,
     source_distances,
     typical_distance,
 )
 
 POWERS = (1.0, 2.0)  # from the roughest kernel to the smoothest
-# Length scales have a log-normal prior about half the typical distance, with the standard deviation ½.
-RELATIVE_SCALE, SCALE_SPREAD = 0.5, 0.5
+# Length scales have a log-normal prior about RELATIVE_SCALE.
+SCALE_SPREAD = 0.5
 SHORTEST, LONGEST = 0.1, 4.0  # in typical distances
 FEWEST_LABELS = 3  # that a source must cover
 LEAST_WEIGHT = 0.01  # below it, a source is left out
 MOST_LABELS = 600  # on which the kernel is chosen; more tell hardly more, and cost the cube of their number
 OPTIONS = {"maxiter": 50, "ftol": 1e-5, "gtol": 0.02}  # of L-BFGS; in nats, hundredths do not matter
-REACH = 5.0  # weights start equal, and their logarithms move by no more than this
+REACH = 5.0  # largest distance of the logarithm of a weight from the middle
 
 _Backward: TypeAlias = Callable[[NDArray], tuple[float, float]]
 
@@ -91,9 +94,10 @@ def choose_kernel(
     r"""Kernel whose settings have the greatest marginal likelihood for given responses.
 
     The log-likelihood of factor k counts :math:`w_k / \sum_j w_j^2` times: strong factors decide, and factors of noise
-    do not blur the choice. Weights, length scales and power are found by their gradient (L-BFGS). A source of no use
-    gets a weight of 0. With more than 600 perturbations, the kernel is chosen on as many of them, at
-    random.
+    do not blur the choice. Weights, length scales and power are found by their gradient (L-BFGS). Of several sources,
+    the parts of single ones are maximized first. Their weights are the proportions in the joint part, which is then
+    added, and all is maximized again. A part of no use gets a weight of 0. With more than 600 perturbations, the kernel
+    is chosen on as many of them, at random.
 
     Parameters
     ----------
@@ -135,18 +139,39 @@ def choose_kernel(
     # Labels differ, so a gene that occurs twice is shared.
     common = genes_in_common(labels, labels) if len(set(names)) < len(names) else None
     weight = np.full(response.shape[1], 1 / response.shape[1]) if weight is None else weight
-    weights, scales, power = _maximize(parts, common, response[rows], weight / (weight @ weight))
+    known = response[rows], weight / (weight @ weight)
+    start = _Settings(np.ones(len(parts)), 1.0, np.full(len(parts), RELATIVE_SCALE), float(np.mean(POWERS)))
+    found = _maximize(parts, common, *known, start)
+    proportions, joint_typical = np.zeros(len(typical)), 1.0
+    if len(parts) > 1:
+        proportions[used] = found.weights / found.weights.sum()
+        far = joint_distances(points, points, replace(empty, proportions=tuple(proportions.tolist())))
+        joint_typical = float(np.median(far[far > 0]))
+        parts = [*parts, _Part(np.arange(len(labels)), far / joint_typical, *_nothing(len(labels)))]
+        start = _Settings(
+            np.append(found.weights / 2, found.weights.sum() / 2),
+            found.shared,
+            np.append(found.scales, RELATIVE_SCALE),
+            found.power,
+        )
+        found = _maximize(parts, common, *known, start)
+    weights = np.append(found.weights, found.shared)
     weights[weights < LEAST_WEIGHT] = 0
     weights /= weights.sum()
     of_source, length_scales = np.zeros(len(typical)), np.array(auxiliary)
-    of_source[used], length_scales[used] = weights[: len(used)], scales * np.array(typical)[used]
+    of_source[used] = weights[: len(used)]
+    length_scales[used] = found.scales[: len(used)] * np.array(typical)[used]
+    has_joint = len(used) > 1
     kernel = Kernel(
         tuple(of_source.tolist()),
         tuple(length_scales.tolist()),
-        power,
-        float(weights[len(used)]) if common is not None else 0.0,
+        found.power,
+        float(weights[-1]),
         embedded,
         auxiliary,
+        joint=float(weights[len(used)]) if has_joint else 0.0,
+        joint_scale=float(found.scales[-1] * joint_typical) if has_joint else 1.0,
+        proportions=tuple(proportions.tolist()) if has_joint else (),
     )
     return kernel, *diagonalize(perturbations, embeddings, kernel)
 
@@ -178,10 +203,24 @@ def _part(points: Points, kernel: Kernel, source: int, typical: float) -> _Part:
     return _Part(order, source_distances(own, own, source) / typical, completion.slope, rest)
 
 
+def _nothing(n_labels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and rest of a part that lacks no label."""
+    return np.zeros((0, n_labels)), np.zeros((0, 0))
+
+
+class _Settings(NamedTuple):
+    """Weights and relative length scales (part,), the weight of shared genes (0 if there are none), and the power."""
+
+    weights: NDArray[np.float64]
+    shared: float
+    scales: NDArray[np.float64]
+    power: float
+
+
 def _maximize(
-    parts: Sequence[_Part], common: NDArray | None, response: NDArray, weight: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Weights (those of the sources, then of shared genes), length scales, and power."""
+    parts: Sequence[_Part], common: NDArray | None, response: NDArray, weight: NDArray, start: _Settings
+) -> _Settings:
+    """Maximize the marginal likelihood by L-BFGS from given settings."""
     from scipy.optimize import minimize
 
     n_parts = len(parts)
@@ -206,7 +245,12 @@ def _maximize(
         by_power = weights[:n_parts] @ slopes[:, 1]
         return -(evidence - 0.5 * (off**2).sum()), -np.concatenate([by_weight, by_scale, [by_power]])
 
-    start = np.concatenate([np.zeros(n_weights), np.full(n_parts, np.log(RELATIVE_SCALE)), [np.mean(POWERS)]])
+    from_weights = start.weights if common is None else np.append(start.weights, start.shared)
+    logits = np.log(np.maximum(from_weights, np.exp(-REACH)))
+    logits -= logits.mean()
+    first = np.concatenate([np.clip(logits, -REACH, REACH), np.log(start.scales), [start.power]])
     bounds = [(-REACH, REACH)] * n_weights + [(np.log(SHORTEST), np.log(LONGEST))] * n_parts + [POWERS]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=OPTIONS)
-    return weights_of(found.x[:n_weights]), np.exp(found.x[n_weights:-1]), float(found.x[-1])
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options=OPTIONS).x
+    weights = weights_of(found[:n_weights])
+    shared = float(weights[-1]) if common is not None else 0.0
+    return _Settings(weights[:n_parts], shared, np.exp(found[n_weights:-1]), float(found[-1]))

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
 
+JOINT, SHARED = "all at once", "shared genes"  # names of the parts that are of no single source
+RELATIVE_SCALE = 0.5  # length scale to start from, in units of the typical distance
 JITTER = 1e-4  # on the diagonal of a matrix that is inverted: two genes may have the same vector
 
 
@@ -20,11 +22,14 @@ class Kernel:
     r"""Sum of powered exponential kernels, one for each source, and a part for the genes that two labels share.
 
     .. math:: k(p, q) = \sum_s w_s \exp\big(-(|e_{sp} - e_{sq}| / \ell_s)^a\big)
-              + w \frac{|p \cap q|}{\sqrt{|p| |q|}}, \qquad \sum_s w_s + w = 1
+              + w_0 \exp\big(-(d_{pq} / \ell_0)^a\big)
+              + w \frac{|p \cap q|}{\sqrt{|p| |q|}}, \qquad d_{pq}^2 = \sum_s v_s \frac{|e_{sp} - e_{sq}|^2}{t_s^2}
 
-    The last part says that ``A`` and ``A+B`` share whatever ``A`` does, also what its embeddings do not show. It is a
-    linear kernel on which genes are perturbed. A sum of kernels is a kernel [1]_. A label with a gene that a source
-    lacks has no vector there; its part of the kernel is completed from the other sources, see `Completion`.
+    The weights sum to one. The parts of single sources say that perturbations are alike if any source says so; the
+    joint part, with the distance d, says so if all sources do. The last part says that ``A`` and ``A+B`` share whatever
+    ``A`` does, also what its embeddings do not show. It is a linear kernel on which genes are perturbed. A sum of
+    kernels is a kernel [1]_. A label with a gene that a source lacks has no vector there; its part of the kernel is
+    completed from the other sources, see `Completion`.
 
     Attributes
     ----------
@@ -41,6 +46,13 @@ class Kernel:
         Training perturbations, from which missing parts are completed.
     auxiliary
         Length scales of the squared exponential kernels that complete the parts of other sources.
+    joint
+        Weight :math:`w_0` of the joint part.
+    joint_scale
+        Its length scale :math:`\ell_0`.
+    proportions
+        Shares :math:`v_s` of the sources in its distance; they sum to one. The typical distances :math:`t_s` are twice
+        the auxiliary length scales.
 
     References
     ----------
@@ -53,6 +65,17 @@ class Kernel:
     shared: float = 0.0
     reference: tuple[str, ...] = ()
     auxiliary: tuple[float, ...] = ()
+    joint: float = 0.0
+    joint_scale: float = 1.0
+    proportions: tuple[float, ...] = ()
+
+    @property
+    def source_weights(self) -> tuple[float, ...]:
+        """Weight of each source, its share in the joint part included."""
+        if not self.proportions:
+            return self.weights
+        both = zip(self.weights, self.proportions, strict=True)
+        return tuple(weight + self.joint * proportion for weight, proportion in both)
 
 
 class Points(NamedTuple):
@@ -135,6 +158,14 @@ def source_distances(left: Points, right: Points, source: int) -> NDArray[np.flo
     return distances(left.vectors[:, columns], right.vectors[:, columns])
 
 
+def joint_distances(left: Points, right: Points, kernel: Kernel) -> NDArray[np.float64]:
+    """Distances (m, n) in all sources; where a source lacks a label, its vector is the mean of the source, 0."""
+    scale = np.ones(left.vectors.shape[1])
+    for columns, proportion, auxiliary in zip(left.columns, kernel.proportions, kernel.auxiliary, strict=True):
+        scale[columns] = np.sqrt(proportion) / (auxiliary / RELATIVE_SCALE)
+    return distances(left.vectors * scale, right.vectors * scale)
+
+
 def kernel_between(
     left: Sequence[str], right: Sequence[str], embeddings: Embeddings, kernel: Kernel
 ) -> NDArray[np.float64]:
@@ -145,7 +176,7 @@ def kernel_between(
 def parts_between(
     left: Sequence[str], right: Sequence[str], embeddings: Embeddings, kernel: Kernel
 ) -> dict[str, NDArray[np.float64]]:
-    """Parts of the kernel (m, n), times their weights, by name of the source; that of shared genes is "shared genes".
+    """Parts of the kernel (m, n), times their weights, by name: those of the sources, `JOINT` and `SHARED`.
 
     Parts of no weight are left out.
     """
@@ -164,8 +195,11 @@ def parts_between(
         for source, (name, weight) in enumerate(zip(embeddings.source_names, kernel.weights, strict=True))
         if weight
     }
+    if kernel.joint:
+        far = joint_distances(of_left, of_right, kernel)
+        parts[JOINT] = spread(kernel.joint * powered_exponential(far, kernel.joint_scale, kernel.power))
     if kernel.shared:
-        parts["shared genes"] = spread(kernel.shared * genes_in_common(*known))
+        parts[SHARED] = spread(kernel.shared * genes_in_common(*known))
     return parts
 
 

@@ -55,7 +55,8 @@ def draw_explained_share(
     log_posterior = []
     for stretch, power in product(STRETCHES, POWERS):
         scales = tuple(stretch * scale for scale in kernel.length_scales)
-        one = replace(kernel, length_scales=scales, power=power)
+        joint_scale = stretch * kernel.joint_scale
+        one = replace(kernel, length_scales=scales, joint_scale=joint_scale, power=power)
         eigenvalues, eigenvectors = diagonalize(perturbations, embeddings, one)
         squared = (eigenvectors.T @ seen) ** 2  # (eigen, factor)
         spectrum = SHARES[:, None, None] * eigenvalues[:, None] + (1 - SHARES[:, None, None]) + noise

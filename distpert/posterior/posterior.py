@@ -257,11 +257,12 @@ class Posterior(BasePosterior):
     def relevance(self) -> pd.DataFrame:
         """What each source of embeddings predicts, alone and together.
 
-        A row for each source, one for the genes that labels share, where there are such, and one for all together.
-        ``weight`` in the kernel and ``length_scale``; ``n_perturbations`` in training and ``n_genes`` that it covers;
-        ``r2`` of latent responses that are left out one at a time, predicted from this source alone with a kernel of
-        its own, with ``r2_lower`` and ``r2_upper``, a 90 % interval by resampling perturbations. Below 0, the mean
-        response is a better prediction.
+        A row for each source, one for the genes that labels share, where there are such, and one for all sources.
+
+        ``weight`` in the kernel, the joint part included, and ``length_scale`` of the source's own part;
+        ``n_perturbations`` in training and ``n_genes`` that it covers; ``r2`` of latent responses that are left out one
+        at a time, predicted from this source alone with a kernel of its own, with ``r2_lower`` and ``r2_upper``, a 90 %
+        interval by resampling perturbations. Below 0, the mean response is a better prediction.
 
         Examples
         --------
@@ -304,7 +305,8 @@ class Posterior(BasePosterior):
         Returns
         -------
         dict of str to ndarray
-            They add up to `told`. The genes that labels share are ``"shared genes"``.
+            They add up to `told`. The joint part of all sources is ``"all at once"``, and that of the genes that labels
+            share ``"shared genes"``.
 
         Examples
         --------

@@ -12,13 +12,13 @@ from distpert._shared.arguments import quantile_levels
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import explained_variance, leave_one_out
 from distpert.model.kernel_choice import choose_kernel, diagonalize
-from distpert.model.kernels import Kernel, parts_between
+from distpert.model.kernels import SHARED, Kernel, parts_between
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 2000
-TOGETHER = "together"
+TOGETHER = "all sources"
 
 
 class LatentResponses(NamedTuple):
@@ -52,7 +52,7 @@ def relevance(
     covered = embeddings.covers(labels).sum(axis=0)
     rows = {
         name: {
-            "weight": kernel.weights[source],
+            "weight": kernel.source_weights[source],
             "length_scale": kernel.length_scales[source],
             "n_perturbations": int(covered[source]),
             "n_genes": int(embeddings.covered[:, source].sum()),
@@ -61,7 +61,7 @@ def relevance(
         for source, name in enumerate(embeddings.source_names)
     }
     if kernel.shared:
-        rows["shared genes"] = {"weight": kernel.shared}
+        rows[SHARED] = {"weight": kernel.shared}
     eigen = diagonalize(responses.perturbations, embeddings, kernel)
     rows[TOGETHER] = {
         "weight": 1.0,

@@ -23,7 +23,7 @@ def fit(screen, two):
 
 def test_the_source_that_tells_has_the_weight(fit):
     assert fit.embeddings.source_names == ("told", "noise")
-    assert fit.kernel.weights[0] > 0.9
+    assert fit.kernel.source_weights[0] > 0.9
     table = fit.relevance
     assert table["n_perturbations"].tolist() == [40, 80, 80]
     assert table.loc["told", "r2"] > table.loc["noise", "r2"] + 0.1
@@ -31,7 +31,7 @@ def test_the_source_that_tells_has_the_weight(fit):
 
 def test_print_out(fit):
     assert "(2 sources: told 1 for 60 genes, noise 5)" in repr(fit)
-    told, noise = fit.kernel.weights
+    told, noise = fit.kernel.source_weights
     assert f"weights        told {told:.0%}, noise {noise:.0%}\n" in repr(fit)
 
 
@@ -84,5 +84,5 @@ def test_signatures_of_another_screen_of_the_same_truth_predict(screen):
     noise = pd.DataFrame(np.random.default_rng(1).normal(size=(120, 4)), index=screen.embeddings.index)
     sources = {"noise": noise, "screen": other.signatures()}
     fit = distpert.fit(screen.adata[~first].copy(), sources, **options)
-    assert fit.kernel.weights[fit.embeddings.source_names.index("signatures")] > 0.9
+    assert fit.kernel.source_weights[fit.embeddings.source_names.index("signatures")] > 0.9
     assert fit.left_out_r2()["single genes"] > 0.5

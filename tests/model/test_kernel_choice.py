@@ -1,12 +1,14 @@
 """Choice of the kernel: gradients by differences, and settings of simulated responses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import explained_variance, kernel_evidence
 from distpert.model.kernel_choice import LEAST_WEIGHT, MOST_LABELS, choose_kernel, diagonalize
-from distpert.model.kernels import Kernel, distances, kernel_between
+from distpert.model.kernels import Kernel, Points, distances, joint_distances, kernel_between
 
 
 def some_embeddings(n, dims=(2,), seed=0, covered=None):
@@ -55,10 +57,23 @@ def test_choice_recovers_the_weights(truth):
     kernel = Kernel(truth, (1.5, 1.5, 1.5), 2.0)
     response = draw(kernel_between(embeddings.genes, embeddings.genes, embeddings, kernel), 0.95, 20, 3)
     found, *_ = choose_kernel(embeddings, embeddings.genes, response)
-    np.testing.assert_allclose(found.weights, truth, atol=0.15)
-    assert sum(found.weights) == pytest.approx(1)
-    assert all(weight == 0 or weight >= LEAST_WEIGHT for weight in found.weights)
-    assert max(weight for weight, true in zip((*found.weights, 0), (*truth, 0), strict=True) if not true) <= 0.05
+    np.testing.assert_allclose(found.source_weights, truth, atol=0.15)
+    assert sum(found.weights) + found.joint == pytest.approx(1)
+    assert all(weight == 0 or weight >= LEAST_WEIGHT for weight in (*found.weights, found.joint))
+    pairs = zip((*found.source_weights, 0), (*truth, 0), strict=True)
+    assert max(weight for weight, true in pairs if not true) <= 0.05
+
+
+def test_the_joint_part_is_chosen_where_all_sources_must_agree():
+    """Responses of a product of kernels are unlike any sum."""
+    embeddings = some_embeddings(80, (3, 3), seed=2)
+    genes, halves = embeddings.genes, (0.5, 0.5)
+    kernel = Kernel((0.0, 0.0), (1.0, 1.0), 2.0, auxiliary=(1.0, 1.0), joint=1.0, joint_scale=0.6, proportions=halves)
+    matrix = kernel_between(genes, genes, embeddings, kernel)
+    response = draw(matrix, 0.95, 20, 3)
+    found, *_ = choose_kernel(embeddings, genes, response)
+    assert found.joint > 0.7
+    np.testing.assert_allclose(found.proportions, halves, atol=0.2)
 
 
 def test_strong_factors_decide():
@@ -73,7 +88,7 @@ def test_strong_factors_decide():
     response = np.concatenate(responses, axis=1)
     first, second = np.repeat([0.18, 0.02], 5), np.repeat([0.02, 0.18], 5)
     one, other = (
-        choose_kernel(embeddings, embeddings.genes, response, weight)[0].weights for weight in (first, second)
+        choose_kernel(embeddings, embeddings.genes, response, weight)[0].source_weights for weight in (first, second)
     )
     assert one[0] > 0.8
     assert other[0] < 0.2
@@ -88,7 +103,7 @@ def test_a_source_that_covers_half_of_the_genes():
     values, vectors = diagonalize(embeddings.genes, embeddings, kernel)
     response = draw((vectors * values) @ vectors.T, 0.95, 20, 7)
     found, *_ = choose_kernel(embeddings, embeddings.genes, response)
-    assert found.weights[1] == pytest.approx(0.6, abs=0.2)
+    assert found.source_weights[1] == pytest.approx(0.6, abs=0.2)
 
 
 def test_gradient_of_the_evidence_by_differences():
@@ -122,19 +137,27 @@ def test_the_choice_is_a_maximum():
     typical = np.array(best.auxiliary) / 0.5
 
     def posterior(weights, scales):
-        kernel = Kernel(tuple(weights[:2]), tuple(scales), best.power, weights[2], best.reference, best.auxiliary)
+        """With the weights of both sources, the joint part and shared genes, and three length scales."""
+        kernel = replace(
+            best, weights=tuple(weights[:2]), joint=weights[2], shared=weights[3], length_scales=tuple(scales[:2]),
+            joint_scale=scales[2],
+        )  # fmt: skip
         values, vectors = diagonalize(labels, embeddings, kernel)
         off = np.log(np.array(scales) / typical / 0.5) / 0.5
         return kernel_evidence(response, (vectors * values) @ vectors.T, np.ones(12))[0] - 0.5 * (off**2).sum()
 
-    weights, scales = np.array([*best.weights, best.shared]), np.array(best.length_scales)
+    points = Points.of(labels, embeddings)
+    far = joint_distances(points, points, best)
+    typical = np.append(typical, np.median(far[far > 0]))
+    weights = np.array([*best.weights, best.joint, best.shared])
+    scales = np.array([*best.length_scales, best.joint_scale])
     top = posterior(weights, scales)
-    for i in range(3):
+    for i in range(4):
         for factor in (0.8, 1.25):
-            other = weights * np.where(np.arange(3) == i, factor, 1)
-            assert posterior(other / other.sum(), scales) < top + 0.02
-            if i < 2:
-                assert posterior(weights, scales * np.where(np.arange(2) == i, factor, 1)) < top + 0.02
+            other = weights * np.where(np.arange(4) == i, factor, 1)
+            assert posterior(other / other.sum(), scales) < top + 0.05
+            if i < 3 and weights[i]:
+                assert posterior(weights, scales * np.where(np.arange(3) == i, factor, 1)) < top + 0.05
 
 
 def test_choice_returns_the_kernel_of_all_perturbations():

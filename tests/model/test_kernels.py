@@ -97,6 +97,25 @@ def test_sources_add_up_by_their_weights():
     np.testing.assert_allclose(only, parts["go"] / 0.3)
 
 
+def test_joint_part():
+    """Distances in both sources, in units of typical ones; a missing vector is the mean."""
+    embeddings = two_sources(lacking=(3,))
+    kernel = Kernel(
+        (0.0, 0.0), (1.0, 1.0), 2.0, auxiliary=(0.8, 1.3), joint=0.9, joint_scale=0.7, proportions=(0.25, 0.75)
+    )  # fmt: skip
+    labels = ["G0", "G3", "G1+G2"]
+    parts = parts_between(labels, labels, embeddings, kernel)
+    assert list(parts) == ["all at once"]
+    vectors = embeddings.of(labels).astype(float)
+    for i in range(3):
+        for j in range(3):
+            gap = vectors[i] - vectors[j]
+            squared = 0.25 * (gap[:2] ** 2).sum() / 1.6**2 + 0.75 * (gap[2:] ** 2).sum() / 2.6**2
+            assert parts["all at once"][i, j] == pytest.approx(0.9 * np.exp(-squared / 0.7**2))
+    assert kernel.source_weights == pytest.approx((0.225, 0.675))
+    assert Kernel((0.4, 0.6), (1.0, 1.0)).source_weights == (0.4, 0.6)
+
+
 def completed_by_hand(embeddings, kernel, labels, lacking):
     """Covariance of the second source: what it lacks depends on the rest as under the kernel of the first."""
     n, m = len(labels), len(lacking)

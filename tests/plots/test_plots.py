@@ -360,7 +360,7 @@ def test_relevance(context_fit, ax):
     table = context_fit.relevance
     (points,) = (one for one in ax.collections if len(one.get_offsets()) == 2)
     np.testing.assert_allclose(points.get_offsets()[:, 0], table["r2"])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["source 1 (weight 1.00)", "together"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["source 1 (weight 1.00)", "all sources"]
     (intervals,) = (one for one in ax.collections if hasattr(one, "get_segments"))
     ends = np.array(intervals.get_segments())[:, :, 0]
     np.testing.assert_allclose(ends, table[["r2_lower", "r2_upper"]])

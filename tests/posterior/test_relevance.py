@@ -38,13 +38,13 @@ def problem():
 def test_relevance_of_each_source(problem):
     responses, embeddings, kernel, matrix = problem
     table = relevance(responses, embeddings, kernel, 0.9)
-    assert table.index.tolist() == ["text", "go", "together"]
+    assert table.index.tolist() == ["text", "go", "all sources"]
     assert table["weight"].tolist() == [0.8, 0.2, 1.0]
     assert table["n_perturbations"].tolist() == [30, 25, 30]
     assert table["n_genes"].tolist() == [33, 25, 33]
     predicted, _ = leave_one_out(SHARE, *np.linalg.eigh(matrix), responses.response)
     errors = (responses.response - predicted) ** 2 @ WEIGHT
-    assert table.loc["together", "r2"] == pytest.approx(1 - errors.sum() / (responses.response**2 @ WEIGHT).sum())
+    assert table.loc["all sources", "r2"] == pytest.approx(1 - errors.sum() / (responses.response**2 @ WEIGHT).sum())
     assert (table["r2_lower"] < table["r2"]).all()
     assert (table["r2"] < table["r2_upper"]).all()
     assert table.loc["text", "r2"] > table.loc["go", "r2"] + 0.2
@@ -56,7 +56,7 @@ def test_interval_of_r2_is_that_of_resampled_perturbations(problem):
     errors, size = (values**2 @ WEIGHT for values in (responses.response - predicted, responses.response))
     rng = np.random.default_rng(7)
     drawn = [1 - errors[rows].sum() / size[rows].sum() for rows in rng.integers(N, size=(4000, N))]
-    row = relevance(responses, embeddings, kernel, 0.9).loc["together"]
+    row = relevance(responses, embeddings, kernel, 0.9).loc["all sources"]
     np.testing.assert_allclose([row["r2_lower"], row["r2_upper"]], np.quantile(drawn, [0.05, 0.95]), atol=0.03)
 
 
@@ -135,5 +135,5 @@ def test_of_a_fit(fitted, unseen):
     assert list(parts) == list(fitted.embeddings.source_names)
     np.testing.assert_allclose(sum(parts.values()), fitted.told(labels), atol=1e-4)
     table = fitted.relevance
-    assert table.loc["together", "r2"] == pytest.approx(fitted.left_out_r2()["single genes"], abs=1e-3)
+    assert table.loc["all sources", "r2"] == pytest.approx(fitted.left_out_r2()["single genes"], abs=1e-3)
     assert fitted.explain(labels, n_neighbors=2)["perturbation"].tolist() == np.repeat(labels, 2).tolist()
