@@ -76,7 +76,7 @@ class Fit(Posterior):
             ("training", f"{len(self.perturbations):,} perturbations, {int(histograms.n_cells.sum()):,} cells"),
             ("genes", f"{len(histograms.genes):,} in {histograms.n_bins} bins"),
             ("contexts", f"{key}: {listed(self.contexts)}" if key else "none"),
-            ("embeddings", repr(self.embeddings).removeprefix("Embeddings: ")),
+            ("embeddings", self._known_of_genes()),
             (
                 "response",
                 f"{self.n_factors} factors; {share:.0%} ({low:.0%} to {high:.0%}) of their variance follows the "
@@ -98,6 +98,12 @@ class Fit(Posterior):
         if histograms.constant_genes:
             rows.insert(2, ("constant genes", listed(histograms.constant_genes, 5)))
         return "\n".join(["Fit", *(f"  {name:<15}{what}" for name, what in rows)])
+
+    def _known_of_genes(self) -> str:
+        """Say how many genes have embeddings; sources are named with their weights."""
+        if self.embeddings.n_sources == 1:
+            return repr(self.embeddings).removeprefix("Embeddings: ")
+        return f"{len(self.embeddings.genes):,} genes, {self.embeddings.n_sources} sources"
 
     def _left_out(self) -> str:
         """Say how well responses are predicted from other perturbations."""

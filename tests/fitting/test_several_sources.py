@@ -30,7 +30,7 @@ def test_the_source_that_tells_has_the_weight(fit):
 
 
 def test_print_out(fit):
-    assert "(2 sources: told 1 for 60 genes, noise 5)" in repr(fit)
+    assert "embeddings     121 genes, 2 sources\n" in repr(fit)
     told, noise = fit.kernel.source_weights
     assert f"weights        told {told:.0%}, noise {noise:.0%}\n" in repr(fit)
 
