@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from run import can_be_held_out
-from screens import AUTO, open_screen
+from screens import AUTO, BUNDLED, EMBEDDINGS_HELP, open_embeddings, open_screen
 from tqdm import tqdm
 
 import distpert
@@ -25,7 +25,6 @@ from distpert._shared.labels import genes_of
 from distpert.baselines import BASELINES
 from distpert.cross_validation.protocol import count_fold
 from distpert.cross_validation.splits import Fold, split_perturbations
-from distpert.embeddings.sources import as_embeddings
 from distpert.embeddings.vectors import Embeddings
 from distpert.histograms.keys import ScreenKeys
 from distpert.histograms.screen import read_screen
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     matplotlib.use("Agg")
     arguments = parse(argv)
     adata, keys = open_screen(arguments.data, dataset=arguments.dataset, context_key=arguments.context_key)
-    embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))
+    embeddings = open_embeddings(arguments.embeddings)
     screen = read_screen(adata, ScreenKeys(**keys))
     usable = can_be_held_out(adata.obs["perturbation"], embeddings)
     labels = {str(label) for label in screen.perturbation} - {"", screen.control}
@@ -69,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="an h5ad that screens.py recognizes")
-    parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
+    parser.add_argument("--embeddings", nargs="+", default=[BUNDLED], help=EMBEDDINGS_HELP)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--conformal", nargs="*", default=[], choices=list(BASELINES), metavar="BASELINE",
                         help="baselines with conformal intervals")  # fmt: skip

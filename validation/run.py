@@ -19,13 +19,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import xarray as xr
-from screens import AUTO, open_screen
+from screens import AUTO, BUNDLED, EMBEDDINGS_HELP, open_embeddings, open_screen
 
 import distpert
 from distpert._shared.labels import genes_of, listed
 from distpert.baselines import BASELINES
 from distpert.cross_validation.splits import Splits
-from distpert.embeddings.sources import as_embeddings
 from distpert.embeddings.vectors import Embeddings
 
 
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
             arguments.data, dataset=arguments.dataset, context_key=arguments.context_key, n_genes=arguments.n_genes
         )
     print(notes.getvalue(), end="")
-    embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))
+    embeddings = open_embeddings(arguments.embeddings)
     usable = can_be_held_out(adata.obs["perturbation"], embeddings)
     genes = {gene for label in usable for gene in genes_of(label)}
     settings = {
@@ -62,7 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     known = ["distpert", *BASELINES]
     parser.add_argument("--data", required=True, help="an h5ad that screens.py recognizes")
-    parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
+    parser.add_argument("--embeddings", nargs="+", default=[BUNDLED], help=EMBEDDINGS_HELP)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--models", nargs="+", default=known, choices=known, metavar="MODEL", help=f"of {known}")
     parser.add_argument("--reference", default="distpert", help="model to compare the others with")

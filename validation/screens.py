@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import anndata as ad
@@ -19,15 +19,26 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from distpert import Embeddings, read_embeddings
 from distpert._shared.labels import canonical_label, genes_of, listed, resolve_control
+from distpert.datasets import gene_embeddings
+from distpert.embeddings.sources import as_embeddings
 
 AUTO = "auto"
+BUNDLED = "bundled"
+EMBEDDINGS_HELP = f"files that distpert.read_embeddings reads, or {BUNDLED!r}: those that come with distpert"
 CONTEXT_COLUMNS = ("context", "day", "bio_rep", "cell_type", "celltype", "cell_line")
 SYMBOL_COLUMNS = ("gene_name", "gene_symbol", "gene_symbols", "symbol", "feature_name")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?")
 ENHANCER = re.compile(r".*_enh|HS2(_.*)?")  # targets of Schraivogel et al. 2020 that are not genes
 LARGEST_LOG = 15  # as in distpert.histograms.expression
 BLOCK_CELLS = 5000
+
+
+def open_embeddings(names: Sequence[str]) -> Embeddings:
+    """Read files of embeddings, each as one source; "bundled" stands for the sources that come with distpert."""
+    sources = [gene_embeddings() if name == BUNDLED else read_embeddings(name) for name in names]
+    return as_embeddings(sources)
 
 
 class Layout(NamedTuple):

@@ -199,6 +199,8 @@ def _part(points: Points, kernel: Kernel, source: int, typical: float) -> _Part:
     own, lacking = points.take(covered), points.take(missing)
     completion = complete(lacking, own, kernel, source)
     rest = auxiliary_kernel(lacking, lacking, kernel, source) - completion.slope @ completion.auxiliary.T
+    bare = np.flatnonzero(~np.delete(lacking.covered, source, axis=1).any(axis=1))
+    rest[bare, bare] = 1  # a pair of genes that no source has both of
     order = np.concatenate([covered, missing])
     return _Part(order, source_distances(own, own, source) / typical, completion.slope, rest)
 

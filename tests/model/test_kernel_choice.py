@@ -8,7 +8,7 @@ import pytest
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import explained_variance, kernel_evidence
 from distpert.model.kernel_choice import LEAST_WEIGHT, MOST_LABELS, choose_kernel, diagonalize
-from distpert.model.kernels import Kernel, Points, distances, joint_distances, kernel_between
+from distpert.model.kernels import Kernel, Points, distances, joint_distances, kernel_between, parts_between
 
 
 def some_embeddings(n, dims=(2,), seed=0, covered=None):
@@ -188,6 +188,20 @@ def test_a_source_of_too_few_perturbations_is_left_out():
     embeddings = some_embeddings(10, (2, 2), covered=covered)
     kernel, *_ = choose_kernel(embeddings, embeddings.genes, np.random.default_rng(0).normal(size=(10, 3)))
     assert kernel.weights == (1.0, 0.0)
+
+
+def test_a_pair_that_no_source_covers():
+    """Each source has one of its genes: it depends on no other label, and does no harm."""
+    covered = np.ones((12, 2), bool)
+    covered[0, 0] = covered[1, 1] = False
+    embeddings = some_embeddings(12, (2, 2), covered=covered)
+    labels = [*embeddings.genes, "G0+G1"]
+    kernel, values, vectors = choose_kernel(embeddings, labels, np.random.default_rng(0).normal(size=(13, 3)))
+    matrix = (vectors * values) @ vectors.T
+    assert np.isfinite(matrix).all()
+    shared = kernel.shared / np.sqrt(2)
+    joint = parts_between(labels, labels, embeddings, kernel).get("all at once", np.zeros((13, 13)))
+    np.testing.assert_allclose(matrix[12, :12] - joint[12, :12], [shared, shared, *[0] * 10], atol=1e-9)
 
 
 def test_of_many_perturbations_some_decide():

@@ -18,7 +18,6 @@ import pandas as pd
 import distpert
 from distpert.cross_validation.protocol import count_fold
 from distpert.cross_validation.splits import split_perturbations
-from distpert.embeddings.sources import as_embeddings
 from distpert.histograms.keys import ScreenKeys
 from distpert.histograms.screen import read_screen
 
@@ -26,21 +25,21 @@ LEVELS = (0.5, 0.9)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from run import can_be_held_out
+    from screens import BUNDLED, EMBEDDINGS_HELP, open_embeddings, open_screen
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="an h5ad that screens.py recognizes")
     parser.add_argument("--near", required=True, help="the same screen with thousands of cells")
-    parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
+    parser.add_argument("--embeddings", nargs="+", default=[BUNDLED], help=EMBEDDINGS_HELP)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--draws", type=int, default=200)
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from run import can_be_held_out
-    from screens import open_screen
-
     adata, keys = open_screen(arguments.data)
-    embeddings = as_embeddings(distpert.read_embeddings(arguments.embeddings))
+    embeddings = open_embeddings(arguments.embeddings)
     screen = read_screen(adata, ScreenKeys(**keys))
     usable = can_be_held_out(adata.obs["perturbation"], embeddings)
     labels = {str(label) for label in screen.perturbation} - {"", screen.control}

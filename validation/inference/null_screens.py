@@ -8,6 +8,7 @@ output folder gets null.csv and mixed.csv, with a t-test and a rank test at the 
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,23 +25,21 @@ N_LABELS, LFSR, CLEAR = 12, 0.05, 2.0  # an effect is clear at this many standar
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from screens import BUNDLED, EMBEDDINGS_HELP, open_embeddings, open_screen
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="an h5ad that screens.py recognizes")
-    parser.add_argument("--embeddings", required=True, help="a file that distpert.read_embeddings reads")
+    parser.add_argument("--embeddings", nargs="+", default=[BUNDLED], help=EMBEDDINGS_HELP)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--cells", type=int, default=80, help="cells of each label")
     parser.add_argument("--screens", type=int, default=5)
     parser.add_argument("--draws", type=int, default=1000)
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from screens import open_screen
-
     adata, keys = open_screen(arguments.data, context_key=None)
-    embeddings = distpert.read_embeddings(arguments.embeddings)
-    known = list(embeddings.index if isinstance(embeddings, pd.DataFrame) else embeddings.genes)
+    embeddings = open_embeddings(arguments.embeddings)
+    known = list(embeddings.genes)
     null, mixed = [], []
     for seed in tqdm(range(arguments.screens), desc="screens"):
         rng = np.random.default_rng(seed)
