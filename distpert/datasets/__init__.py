@@ -148,7 +148,7 @@ def gene_embeddings(
 
     Examples
     --------
-    >>> embeddings = distpert.datasets.gene_embeddings()
+    >>> embeddings = gene_embeddings()
     >>> embeddings.has("MARCH1"), embeddings.source_names
     (True, ('text', 'go', 'literature', 'domains'))
     >>> distpert.fit(adata, embeddings)  # doctest: +SKIP
