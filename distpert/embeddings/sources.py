@@ -169,10 +169,10 @@ class _Source(NamedTuple):
 def _sources(entry: Any, where: str, number: int, genes: frozenset[str]) -> Iterator[_Source]:
     """Yield the sources of an entry; Embeddings can have several."""
     if isinstance(entry, Embeddings):
-        plain = entry.n_sources == 1 and entry.source_names == ("source 1",)
+        given = not where.startswith("embeddings") or entry.source_names == ("source 1",)
         for name in entry.source_names:
             one = entry.source(name)
-            named = _name_of(where, number) if plain else name
+            named = _name_of(where, number) if entry.n_sources == 1 and given else name
             yield _Source(one.genes, standardize(one.vectors, where=where), named, where, entry.aliases)
         return
     if isinstance(entry, Mapping):

@@ -111,7 +111,8 @@ def test_names_of_sources():
     named = as_embeddings({"text": frame})
     assert as_embeddings([named, named, frame]).source_names == ("text", "text (2)", "source 3")
     assert as_embeddings({"mine": as_embeddings(frame)}).source_names == ("mine",)
-    assert as_embeddings({"mine": named}).source_names == ("text",)
+    assert as_embeddings({"mine": named}).source_names == ("mine",)
+    assert as_embeddings([named, frame]).source_names == ("text", "source 2")
     # A dict of vectors is one source, whatever the genes are called.
     assert as_embeddings({"text": [1.0, 2.0], "go": [2.0, 1.0]}).genes == ("text", "go")
 
