@@ -84,5 +84,5 @@ def test_signatures_of_another_screen_of_the_same_truth_predict(screen):
     noise = pd.DataFrame(np.random.default_rng(1).normal(size=(120, 4)), index=screen.embeddings.index)
     sources = {"noise": noise, "screen": other.signatures()}
     fit = distpert.fit(screen.adata[~first].copy(), sources, **options)
-    assert fit.kernel.source_weights[fit.embeddings.source_names.index("signatures")] > 0.9
+    assert fit.kernel.source_weights[fit.embeddings.source_names.index("screen")] > 0.9
     assert fit.left_out_r2()["single genes"] > 0.5
