@@ -32,7 +32,7 @@ class ControlParts(NamedTuple):
     n_cells: NDArray[np.int64]
 
     def add_up(self, counts: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the counts of the groups, from those of the groups without controls and of the parts."""
+        """Write the sums over parts into the rows of the control groups, and return the rows of the groups."""
         n_groups = len(counts) - len(self.group)
         starts = np.flatnonzero(np.diff(self.group, prepend=-1))
         if len(starts):

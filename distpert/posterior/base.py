@@ -30,38 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BasePosterior:
-    """Data and draws of a posterior; `Posterior` adds what it tells.
-
-    Attributes
-    ----------
-    histograms : Histograms
-        The training counts.
-    embeddings : Embeddings
-        Embeddings of all genes that can be predicted.
-    kernel : Kernel
-        Kernel between perturbations.
-    parameters : Dataset
-        Posterior means in logits: ``control``, ``common`` (context, gene, bin) and ``loading`` (factor, gene, bin).
-        Their standard deviations along the coordinates of ``basis`` (gene, bin, direction): ``level_scale`` and
-        ``common_scale`` (context, gene, direction), ``loading_scale`` (factor, gene, direction). Means and standard
-        deviations of ``response`` and ``response_scale`` (perturbation, factor), ``on_target`` and ``on_target_scale``
-        (perturbation, tilt), ``log_concentration`` and ``log_concentration_scale`` (gene). Point estimates
-        ``common_size``, ``factor_size`` (factor), ``direction_size`` (direction), ``explained_share`` (factor),
-        ``tilt_mean`` and ``tilt_scale`` (tilt), ``typical_log_concentration``, ``log_concentration_spread``.
-        ``perturbed_share`` (context); ``eigenvalues`` and ``eigenvectors`` of the kernel between training
-        perturbations. Of chains it is one draw, and all standard deviations are 0; whatever is not a prediction, such
-        as `told`, `left_out_r2` and `factor_weight`, is then of this draw.
-    samples : Dataset or None
-        Draws of Markov chains (chain, draw, ...), if there are any. Predictions then come from them.
-
-    See Also
-    --------
-    Posterior
-
-    Examples
-    --------
-    >>> fit.parameters["loading"]  # doctest: +SKIP
-    """
+    """Data and draws of a posterior; `Posterior` has the same attributes, says what they are, and adds summaries."""
 
     histograms: Histograms
     embeddings: Embeddings
