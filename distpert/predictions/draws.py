@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from numpy.typing import NDArray
 
-HISTOGRAM, REPLICATE, LEVEL, DRAW_OF_CELL = range(4)  # purposes of random numbers: each has a generator of its own
+# Purposes of random numbers: each has a generator of its own.
+HISTOGRAM, REPLICATE, LEVEL, DRAW_OF_CELL, SHIFT, STRENGTH = range(6)
 _SMALLEST = 1e-8  # gamma shapes below this give zeros anyway
 
 

@@ -22,7 +22,8 @@ from distpert.baselines.networks.dirichlet_model import (
     train,
 )
 from distpert.baselines.networks.predictor import check_networks, pooled_logits
-from distpert.baselines.networks.tuning import mean_curve
+from distpert.baselines.networks.residual_noise import ResidualNoise, learn_residual_noise
+from distpert.baselines.networks.tuning import FEWEST_COMPARED, mean_curve, n_folds_for
 from distpert.baselines.shares import TrainingShares
 from distpert.embeddings.sources import EmbeddingSources
 from distpert.embeddings.vectors import Embeddings
@@ -32,6 +33,8 @@ from distpert.predictions.blocks import Block
 from distpert.predictions.draws import (
     HISTOGRAM,
     REPLICATE,
+    SHIFT,
+    STRENGTH,
     expected_histograms,
     sample_histograms,
     sample_replicates,
@@ -56,10 +59,12 @@ class DirichletNetwork:
     pooled histogram of each context, and :math:`V_g` is the basis along the bins of the model of `distpert.fit`. All
     sources of embeddings are the input, side by side, with zeros where a source lacks a gene.
 
-    The scale of the priors and the number of epochs are chosen by the likelihood of training perturbations left out,
-    in folds. The predictions of these folds also give the concentrations :math:`\kappa_g`, so that they say how far the
-    histograms of *unseen* perturbations are from the predictions. An ensemble of networks is then trained on all
-    perturbations. A draw takes a network, and a histogram from its Dirichlet distribution.
+    The scale of the priors is chosen by the likelihood of training perturbations left out: 40 or more of them, of one
+    or several folds. For the best scale, all folds are left out in turn, which gives the number of epochs. The
+    predictions of these folds also give the concentrations :math:`\kappa_g` and random shifts of the logits, so that
+    both say how far the histograms of *unseen* perturbations are from the predictions: errors of a prediction shift
+    whole histograms, which a Dirichlet distribution alone cannot say. An ensemble of networks is then trained on all
+    perturbations. A draw takes a network, a random shift, and a histogram from its Dirichlet distribution.
 
     Parameters
     ----------
@@ -105,14 +110,14 @@ class DirichletNetwork:
     """
 
     hidden: tuple[int, ...] = (256,)
-    prior_scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    prior_scales: tuple[float, ...] = (0.25, 0.12)
     dropout: float = 0.5
     step_size: float = 1e-3
     max_epochs: int = 100
-    patience: int = 10
+    patience: int = 5
     n_folds: int = 4
     batch_size: int = 64
-    n_networks: int = 5
+    n_networks: int = 3
     num_draws: int = 200
 
     name: ClassVar[str] = "neural"
@@ -169,12 +174,12 @@ class DirichletNetwork:
         folds = np.array_split(order, min(self.n_folds, len(known)))
         held_out = [np.flatnonzero(np.isin(perturbation, fold)) for fold in folds]
         data = [data_without(fold) for fold in folds]
-        tuned = self._tune(data, held_out, architecture, seed)
+        tuned = self._tune(data, held_out, folds, architecture, seed)
         epochs = int(tuned.curves[tuned.prior_scale].argmin())
-        rows = np.concatenate(held_out)
-        log_concentration = fit_log_concentration(
-            jnp.asarray(np.concatenate(tuned.left_out)), jnp.asarray(counts[rows]), LOG_CONCENTRATIONS
-        )
+        rows, left_out = np.concatenate(held_out), np.concatenate(tuned.left_out)
+        log_concentration = fit_log_concentration(jnp.asarray(left_out), jnp.asarray(counts[rows]), LOG_CONCENTRATIONS)
+        concentration, centers = np.exp(log_concentration).astype(np.float32), histograms.centers.to_numpy()
+        noise = learn_residual_noise(np.exp(left_out), counts[rows], concentration, basis, centers)
         whole = data_without(np.arange(0))
         networks = tuple(
             {
@@ -196,7 +201,8 @@ class DirichletNetwork:
             networks,
             log_base=np.asarray(whole.log_base),
             basis=basis,
-            concentration=np.exp(log_concentration).astype(np.float32),
+            concentration=concentration,
+            noise=noise,
             prior_scale=tuned.prior_scale,
             epochs=epochs,
             curves=tuned.curves,
@@ -205,30 +211,40 @@ class DirichletNetwork:
         )
 
     def _tune(
-        self, data: Sequence[NeuralData], held_out: Sequence[NDArray[np.intp]], architecture: Architecture, seed: int
+        self,
+        data: Sequence[NeuralData],
+        held_out: Sequence[NDArray[np.intp]],
+        folds: Sequence[NDArray[np.intp]],
+        architecture: Architecture,
+        seed: int,
     ) -> _Tuned:
-        """Try all prior scales on all folds: ``data`` and ``held_out`` are those of each fold."""
-        curves: dict[float, NDArray[np.float64]] = {}
-        left_out: dict[float, list[NDArray[np.float32]]] = {}
-        for scale in self.prior_scales:
-            losses, predicted = [], []
-            for number, (one, rows) in enumerate(zip(data, held_out, strict=True)):
-                found = train(
-                    one,
-                    np.setdiff1d(np.arange(len(one.context)), rows),
-                    architecture,
-                    prior_scale=scale,
-                    epochs=self.max_epochs,
-                    seed=[seed, number],
-                    validation=rows,
-                    patience=self.patience,
-                )
-                losses.append(found.losses)
-                some = one._replace(embedding=one.embedding[rows], context=one.context[rows])
-                predicted.append(np.asarray(log_probs(found.values, some)))
-            curves[scale], left_out[scale] = mean_curve(losses), predicted
+        """Try all prior scales on the first folds, and the best one on all.
+
+        ``data`` and ``held_out`` are those of each fold, and ``folds`` its perturbations.
+        """
+
+        def leave_out(scale: float, number: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+            one, rows = data[number], held_out[number]
+            found = train(
+                one,
+                np.setdiff1d(np.arange(len(one.context)), rows),
+                architecture,
+                prior_scale=scale,
+                epochs=self.max_epochs,
+                seed=[seed, number],
+                validation=rows,
+                patience=self.patience,
+            )
+            some = one._replace(embedding=one.embedding[rows], context=one.context[rows])
+            return found.losses, np.asarray(log_probs(found.values, some))
+
+        n_first = n_folds_for(folds, FEWEST_COMPARED)
+        tried = {scale: [leave_out(scale, number) for number in range(n_first)] for scale in self.prior_scales}
+        curves = {scale: mean_curve([losses for losses, _ in of_scale]) for scale, of_scale in tried.items()}
         best = min(curves, key=lambda scale: float(curves[scale].min()))
-        return _Tuned(best, curves, left_out[best])
+        of_best = tried[best] + [leave_out(best, number) for number in range(n_first, len(folds))]
+        curves[best] = mean_curve([losses for losses, _ in of_best])
+        return _Tuned(best, curves, [predicted for _, predicted in of_best])
 
 
 class _Tuned(NamedTuple):
@@ -257,6 +273,8 @@ class DirichletPredictor:
         Directions along the bins.
     concentration : ndarray, shape (gene,)
         Concentrations of predictions that were left out.
+    noise : ResidualNoise
+        Random shifts of such predictions, beyond the concentrations.
     prior_scale, epochs
         The settings that were chosen.
     curves : dict of float to ndarray
@@ -281,6 +299,7 @@ class DirichletPredictor:
     log_base: NDArray[np.float32] = field(kw_only=True)
     basis: NDArray[np.float32] = field(kw_only=True)
     concentration: NDArray[np.float32] = field(kw_only=True)
+    noise: ResidualNoise = field(kw_only=True)
     prior_scale: float = field(kw_only=True)
     epochs: int = field(kw_only=True)
     curves: dict[float, NDArray[np.float64]] = field(kw_only=True)
@@ -368,22 +387,20 @@ class DirichletPrediction(HistogramPrediction):
 
     def draw(self, block: Block, n_cells: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Draw histograms, or histograms of ``n_cells`` cells; see `HistogramPrediction.draw`."""
-        probs, concentration, counts = self._dirichlet(block)
-        of_draw = np.arange(self.num_draws) % len(probs)
-        drawn = sample_histograms(self.generator(block, HISTOGRAM), probs[of_draw], concentration[of_draw], counts)
+        drawn = sample_histograms(self.generator(block, HISTOGRAM), *self._dirichlet(block))
         if n_cells is None:
             return drawn
         cells = int(n_cells[block.perturbation, block.context])
         return sample_replicates(self.generator(block, REPLICATE), drawn, cells)
 
     def histogram_of_block(self, block: Block, loss: Literal["log", "wasserstein"]) -> NDArray[np.floating]:
-        """Return the best histogram for a loss; the mean needs no draws."""
+        """Return the best histogram for a loss; see `HistogramPrediction.histogram_of_block`."""
         if loss == "log":
             return expected_histograms(*self._dirichlet(block)).mean(axis=0)
         return super().histogram_of_block(block, loss)
 
     def _dirichlet(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray | None]:
-        """Return expected histograms (network, gene, bin), concentrations, and counts of a group in training."""
+        """Draw parameters: histograms (draw, gene, bin), concentrations, and counts of a group in training."""
         predictor, genes = self.predictor, block.genes
         output = np.stack([values["output"][:, genes] for values in predictor.networks])
         shift = np.einsum(
@@ -391,10 +408,17 @@ class DirichletPrediction(HistogramPrediction):
         )
         label, context = self.perturbations[block.perturbation], self.contexts[block.context]
         position = self.training.contexts.index(context)
-        probs = softmax(predictor.log_base[position, genes] + shift)
-        concentration = np.broadcast_to(predictor.concentration[genes], probs.shape[:2])
-        counts = self._groups.counts_of(label, context)
-        return probs, concentration, None if counts is None else counts[genes]
+        logits = np.resize(predictor.log_base[position, genes] + shift, (self.num_draws, *shift.shape[1:]))
+        counts, rng = self._groups.counts_of(label, context), self.generator(block, SHIFT)
+        concentration = predictor.concentration[genes]
+        if counts is None:
+            of_all_genes = self.generator(replace(block, genes=slice(0, 0)), STRENGTH)
+            strength = of_all_genes.choice(predictor.noise.strengths, self.num_draws)
+            logits += predictor.noise.draw(rng, predictor.basis, genes, strength)
+        else:
+            counts, probs = counts[genes], softmax(logits.copy())
+            logits += predictor.noise.draw_given(rng, predictor.basis, genes, probs, concentration, counts)
+        return softmax(logits), np.broadcast_to(concentration, logits.shape[:2]), counts
 
     @cached_property
     def _groups(self) -> TrainingGroups:

@@ -1,5 +1,7 @@
 """The neural Dirichlet network: its density by scipy, its training on known shifts, and its draws in closed form."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from distpert.baselines.networks.dirichlet_model import (
     model,
     train,
 )
+from distpert.baselines.networks.residual_noise import ResidualNoise
 from distpert.embeddings.sources import as_embeddings
 from distpert.model.basis import shift_basis
 from distpert.predictions.blocks import Block
@@ -134,8 +137,16 @@ def test_a_prediction_does_not_depend_on_the_others(fitted_network):
     np.testing.assert_array_equal(both.select("GENE6").summary()["mean"][:, 0], both.summary()["mean"][:, 1])
 
 
-def test_draws_of_an_unseen_perturbation(fitted_network):
+@pytest.fixture(scope="module")
+def without_noise(fitted_network):
+    """The network, as if its errors were those of the Dirichlet distributions."""
+    silent = ResidualNoise(np.zeros(5, np.float32), np.ones(6, np.float32))
+    return replace(fitted_network, noise=silent)
+
+
+def test_draws_of_an_unseen_perturbation(without_noise):
     """A mixture of the Dirichlet distributions of both networks."""
+    fitted_network = without_noise
     prediction = fitted_network.predict("GENE6")
     many = type(prediction)(
         prediction.training, prediction.perturbations, prediction.contexts, predictor=fitted_network,
@@ -156,7 +167,8 @@ def test_draws_of_an_unseen_perturbation(fitted_network):
     assert np.diff(prediction.histogram("wasserstein").sum("bin")) == pytest.approx(0, abs=1e-5)
 
 
-def test_cells_in_training_inform_their_prediction(fitted_network):
+def test_cells_in_training_inform_their_prediction(without_noise):
+    fitted_network = without_noise
     prediction = fitted_network.predict("GENE2")
     groups = prediction.training
     row = (groups.dataset["perturbation"] == "GENE2").to_numpy()
@@ -170,6 +182,21 @@ def test_cells_in_training_inform_their_prediction(fitted_network):
     kappa = fitted_network.concentration[:, None]
     expected = (kappa * softmax(probs, axis=-1) + counts) / (kappa + 20)
     np.testing.assert_allclose(prediction.histogram().to_numpy()[0], expected.mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_noise_widens_unseen_more_than_seen(fitted_network, without_noise):
+    noisy = replace(
+        fitted_network, noise=ResidualNoise(np.full(5, 0.5, np.float32), np.ones(6, np.float32)), num_draws=400
+    )
+
+    def widening(label):
+        spread = [
+            one.predict(label).moments()["mean"].std("draw") for one in (noisy, replace(without_noise, num_draws=400))
+        ]
+        return float((spread[0] / spread[1]).mean())
+
+    assert widening("GENE6") > 1.3
+    assert 0.9 < widening("GENE2") < widening("GENE6")
 
 
 def test_same_seed_same_fit(small, fitted_network):
