@@ -42,7 +42,7 @@ def test_strengths_of_simulated_errors():
 
 
 def test_no_errors_no_noise():
-    probs, counts, _, basis = simulated([0.0, 0.0], np.ones(50))
+    probs, _, _, basis = simulated([0.0, 0.0], np.ones(50))
     exact = 2_000 * probs
     noise = learn_residual_noise(probs, exact, np.full(2, 100.0), basis, CENTERS)
     np.testing.assert_array_equal(noise.scale, 0)
