@@ -25,6 +25,7 @@ from distpert.histograms.cell_groups import group_cells
 from distpert.histograms.counting import count_screen
 from distpert.histograms.histograms import Histograms
 from distpert.histograms.keys import ScreenKeys
+from distpert.histograms.opening import annotated
 from distpert.histograms.screen import Screen, read_screen
 from distpert.training.checks import FEWEST_PERTURBATIONS
 
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
     import os
 
     import xarray as xr
-    from anndata import AnnData
 
     from distpert.baselines import Baseline
     from distpert.cross_validation.models import Model
     from distpert.embeddings.sources import EmbeddingSources
+    from distpert.histograms.opening import ScreenSource
 
 __all__ = ["Distpert", "cross_validate"]
 
 
 def cross_validate(
-    adata: AnnData,
+    adata: ScreenSource,
     embeddings: EmbeddingSources,
     *,
     models: Model | Sequence[Model] = ("distpert", "control", "pooled"),
@@ -66,8 +67,9 @@ def cross_validate(
 
     Parameters
     ----------
-    adata : AnnData
-        Cells × genes, log1p of counts per 10,000, one perturbation label for each cell. It is not copied.
+    adata : AnnData, path, or list of these
+        As in `distpert.count_histograms`: cells × genes, log1p of counts per 10,000, one perturbation label for each
+        cell. They are not copied, and may be on disk: then they are read again for each fold.
     embeddings : DataFrame, dict, str, Embeddings, or list of these
         As in `distpert.fit`.
     models : str, Baseline, Distpert, or list of these or of pairs
@@ -108,7 +110,7 @@ def cross_validate(
     Raises
     ------
     TypeError
-        If ``adata`` is not an AnnData, or a model has no ``fit``.
+        If ``adata`` is something else, or a model has no ``fit``.
     ValueError
         If the data cannot be used (see `distpert.fit`), folds cannot be made (see `split_perturbations`) or leave
         fewer than 3 perturbations to train on, a name or fold is unknown or named twice, or ``path`` has results of
@@ -146,7 +148,7 @@ def cross_validate(
         gene_symbols=gene_symbols,
     )
     screen = read_screen(adata, keys)
-    embeddings = as_embeddings(embeddings, adata, genes=[*set(screen.perturbation.tolist()), *screen.genes])
+    embeddings = as_embeddings(embeddings, annotated(adata), genes=[*set(screen.perturbation.tolist()), *screen.genes])
     usable, others = _usable(screen, embeddings)
     splits = split_perturbations(usable, n_folds, control=screen.control, seed=seed, training_only=others)
     chosen = _choose_folds(folds, splits, usable)

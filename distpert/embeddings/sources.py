@@ -140,7 +140,7 @@ def _resolve(entry: Any, adata: AnnData | None, where: str) -> tuple[Any, str]:
 
     if isinstance(entry, str):
         if adata is None:
-            raise TypeError(f"{where}={entry!r} is a key into adata.uns, but no adata was given{_HINT}")
+            raise TypeError(f"{where}={entry!r} is a key into adata.uns, but there is no AnnData to look it up{_HINT}")
         if entry not in adata.uns:
             raise KeyError(f"adata.uns has no key {entry!r}; its keys: {', '.join(adata.uns) or 'none'}{_HINT}")
         entry, where = adata.uns[entry], f"adata.uns[{entry!r}]"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from numpy.typing import NDArray
 
 from distpert.evaluation.intervals import (
@@ -38,7 +38,7 @@ class Grid(NamedTuple):
 
 def calibrate_groups(
     prediction: Forecast,
-    counts: Int[np.ndarray, "perturbation context gene bin"],
+    counts: Integer[np.ndarray, "perturbation context gene bin"],
     control: Float[np.ndarray, "context gene bin"],
     n_control: Int[np.ndarray, " context"],
     grid: Grid,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from numpy.typing import NDArray
 
 from distpert.evaluation.scores import (
@@ -34,7 +34,7 @@ WITH_CEILING = (
 class Cells(NamedTuple):
     """The held-out cells of a group: counts, values beyond the bins, and positions of the perturbed genes."""
 
-    counts: Int[np.ndarray, "gene bin"]
+    counts: Integer[np.ndarray, "gene bin"]
     outside: Int[np.ndarray, " gene"]
     targets: Int[np.ndarray, " target"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.floating] | NDArray[np.integer]
@@ -90,7 +90,7 @@ def pit_masses(start: Array, end: Array, edges: Array) -> Array:
 
 
 def cell_pit(
-    probs: Float[np.ndarray, "gene bin"], counts: Int[np.ndarray, "gene bin"], edges: Float[np.ndarray, " edge"]
+    probs: Float[np.ndarray, "gene bin"], counts: Integer[np.ndarray, "gene bin"], edges: Float[np.ndarray, " edge"]
 ) -> Float[np.ndarray, "gene pit_bin"]:
     """Share of the cells of each gene with a transform between two edges: `pit_masses` of a histogram."""
     end = probs.cumsum(axis=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from distpert.fitting.prepare import Prepared, name_parameters, prepare
 from distpert.histograms.counting import count_screen
 from distpert.histograms.histograms import Histograms
 from distpert.histograms.keys import ScreenKeys
+from distpert.histograms.opening import annotated
 from distpert.histograms.screen import read_screen
 from distpert.model.inference import optimize
 from distpert.model.optimization import Optimization
@@ -29,9 +31,8 @@ from distpert.training.checks import check_controls, check_embedded
 from distpert.training.groups import TrainingGroups
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from distpert.embeddings.sources import EmbeddingSources
+    from distpert.histograms.opening import ScreenSource
 
 WORST_R_HAT = 1.05  # above which chains are too far apart to be used
 FEW_CELLS = 10  # median number of cells of a perturbation, up to which intervals may be too narrow
@@ -39,7 +40,7 @@ _NO_EMBEDDING = "kept in training, but other perturbations are not predicted fro
 
 
 def fit(
-    adata: AnnData | Histograms,
+    adata: ScreenSource | Histograms,
     embeddings: EmbeddingSources,
     *,
     perturbation_key: str = "perturbation",
@@ -64,9 +65,10 @@ def fit(
 
     Parameters
     ----------
-    adata : AnnData or Histograms
-        Cells × genes, log1p of counts per 10,000, one perturbation label for each cell; or histograms from
-        `count_histograms`, in which case the arguments from ``perturbation_key`` to ``n_bins`` do not apply.
+    adata : AnnData, path, list of these, or Histograms
+        Cells × genes, log1p of counts per 10,000, one perturbation label for each cell, in memory or not (see
+        `count_histograms`); or histograms from `count_histograms`, in which case the arguments from
+        ``perturbation_key`` to ``n_bins`` do not apply.
     embeddings : Embeddings, DataFrame, dict, str, or a list or dict of these
         What is known of genes: `distpert.datasets.gene_embeddings`, a DataFrame (genes × dims), a dict of vectors, or
         the key of either in ``adata.uns``. The sources of a list stay apart. Each has a weight of its own, chosen by
@@ -172,7 +174,9 @@ def fit(
         check_controls(histograms)
         embeddings = _embedded(embeddings, None, histograms.perturbations, histograms.genes)
     else:
-        screen = read_screen(adata, keys)
+        # Embeddings are checked before the expression is read, which can take long. Their warnings come after.
+        check = partial(_check_embeddings, embeddings, adata)
+        screen = read_screen(adata, keys, before_values=check, progress_bar=progress_bar)
         embeddings = _embedded(embeddings, adata, screen.perturbations, screen.genes)
         histograms = count_screen(screen, n_bins=n_bins, progress_bar=progress_bar)
 
@@ -245,12 +249,21 @@ def _fit_chains(
 
 
 def _embedded(
-    embeddings: EmbeddingSources, adata: AnnData | None, labels: tuple[str, ...], genes: tuple[str, ...]
+    embeddings: EmbeddingSources, adata: ScreenSource | None, labels: tuple[str, ...], genes: tuple[str, ...]
 ) -> Embeddings:
-    """Return the embeddings of the perturbed genes, checked before any long work."""
-    found = as_embeddings(embeddings, adata, genes=[*labels, *genes])
+    """Return the embeddings of the perturbed genes."""
+    found = as_embeddings(embeddings, annotated(adata), genes=[*labels, *genes])
     check_embedded(labels, found, others=_NO_EMBEDDING, stacklevel=4)
     return found
+
+
+def _check_embeddings(
+    embeddings: EmbeddingSources, adata: ScreenSource, labels: tuple[str, ...], genes: tuple[str, ...]
+) -> None:
+    """Raise what `_embedded` would raise, without its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        _embedded(embeddings, adata, labels, genes)
 
 
 def _warn_of_bare_contexts(groups: TrainingGroups) -> None:

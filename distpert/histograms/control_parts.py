@@ -31,12 +31,12 @@ class ControlParts(NamedTuple):
     group: NDArray[np.intp]
     n_cells: NDArray[np.int64]
 
-    def add_up(self, counts: NDArray[np.int32]) -> NDArray[np.int32]:
+    def add_up(self, counts: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         """Write the sums over parts into the rows of the control groups, and return the rows of the groups."""
         n_groups = len(counts) - len(self.group)
         starts = np.flatnonzero(np.diff(self.group, prepend=-1))
         if len(starts):
-            np.add.reduceat(counts[n_groups:], starts, out=counts[: len(starts)])
+            np.add.reduceat(counts[n_groups:], starts, dtype=counts.dtype, out=counts[: len(starts)])
         return counts[:n_groups]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,21 +10,22 @@ from numpy.typing import NDArray
 
 from distpert._shared.arguments import check_count, check_type
 from distpert._shared.labels import listed
-from distpert.histograms.binning import bin_edges, count_bins, gene_ranges
+from distpert.histograms.binning import bin_edges, count_bins
 from distpert.histograms.cell_groups import Groups, group_cells
 from distpert.histograms.control_parts import ControlParts, split_controls
 from distpert.histograms.files import FORMAT_VERSION
 from distpert.histograms.histograms import Histograms
 from distpert.histograms.keys import ScreenKeys
+from distpert.histograms.opening import ScreenSource
+from distpert.histograms.progress import counting_bar
 from distpert.histograms.screen import Screen, read_screen
 
 if TYPE_CHECKING:
     import xarray as xr
-    from anndata import AnnData
 
 
 def count_histograms(
-    adata: AnnData,
+    adata: ScreenSource,
     *,
     perturbation_key: str = "perturbation",
     control: str = "control",
@@ -43,8 +43,11 @@ def count_histograms(
 
     Parameters
     ----------
-    adata : AnnData
-        Cells × genes; log1p of counts per 10,000 in ``X`` or in `layer`. A sparse matrix is not made dense.
+    adata : AnnData, path, or list of these
+        Cells × genes; log1p of counts per 10,000 in ``X`` or in `layer`. A sparse matrix is not made dense. An AnnData
+        may be backed or lazy (``anndata.experimental.read_lazy``), and its matrix a Dask array with dense or sparse
+        blocks. A path is that of an h5ad file or a zarr store. Cells that are not in memory are read in two passes,
+        for ranges and for counts, of a few hundred megabytes at most at a time.
     perturbation_key : str
         Column of ``adata.obs`` with the labels ``A``, ``A+B``, ``A+ctrl`` or the control label. Cells without a label
         are left out.
@@ -72,8 +75,10 @@ def count_histograms(
     Raises
     ------
     TypeError
-        If `adata` is not an AnnData, `bins` are not histograms, the control is not one label, or the matrix is neither
-        a numpy array nor CSR or CSC.
+        If `adata` is something else, `bins` are not histograms, the control is not one label, or the matrix has another
+        layout.
+    FileNotFoundError
+        If there is no such file.
     ValueError
         If `n_bins` is below 2, there are no control cells, a context has none, values are negative or not finite, or
         labels, contexts or gene symbols are malformed.
@@ -98,6 +103,7 @@ def count_histograms(
     --------
     >>> histograms = distpert.count_histograms(adata, context_key="day")  # doctest: +SKIP
     >>> held_out = distpert.count_histograms(other, bins=histograms, **histograms.columns)  # doctest: +SKIP
+    >>> whole = distpert.count_histograms(["lane1.h5ad", "lane2.h5ad"], progress_bar=True)  # doctest: +SKIP
     """
     import xarray as xr
 
@@ -111,7 +117,8 @@ def count_histograms(
         layer=layer,
         gene_symbols=gene_symbols,
     )
-    screen = read_screen(adata, keys, fallback_control=None if given is None else given.attrs["control"])
+    fallback = None if given is None else given.attrs["control"]
+    screen = read_screen(adata, keys, fallback_control=fallback, progress_bar=progress_bar)
     return count_screen(screen, n_bins=n_bins, bins=given, progress_bar=progress_bar)
 
 
@@ -126,18 +133,19 @@ def count_screen(
         warnings.warn(f"perturbations with fewer than 2 cells: {listed(single)}", UserWarning, stacklevel=3)
     if bins is None:
         genes, columns = screen.genes, None
-        edges = bin_edges(*gene_ranges(screen.matrix, groups.of_cell >= 0), n_bins)
+        edges = bin_edges(*screen.ranges, n_bins)
     else:
         genes, edges, columns = _bins_of(bins, screen)
     parts = split_controls(groups, screen)
-    with _progress_bar(screen.matrix) if progress_bar else nullcontext() as bar:
+    with counting_bar(screen.matrix, "counting", progress_bar) as advance:
         counts, outside = count_bins(
             screen.matrix,
             parts.of_cell,
             edges,
             columns=columns,
             count_outside=bins is not None,
-            progress=bar.update if bar is not None else None,
+            largest=int(groups.n_cells.max()),
+            progress=advance,
         )
     attrs = {**screen.keys.to_attrs(), "format_version": FORMAT_VERSION}
     return Histograms(_dataset(groups, parts, genes, edges, counts, outside, attrs))
@@ -154,20 +162,13 @@ def _bins_of(dataset: xr.Dataset, screen: Screen) -> tuple[Any, Any, Any]:
     return genes, edges, None if genes == screen.genes else np.array([column[gene] for gene in genes])
 
 
-def _progress_bar(matrix: Any) -> Any:
-    from tqdm.auto import tqdm
-
-    total = matrix.size if isinstance(matrix, np.ndarray) else matrix.nnz
-    return tqdm(total=total, desc="counting", unit=" values", unit_scale=True)
-
-
 def _dataset(
     groups: Groups,
     parts: ControlParts,
     genes: tuple[str, ...],
     edges: NDArray[np.float64],
-    counts: NDArray[np.int32],
-    outside: NDArray[np.int32],
+    counts: NDArray[np.unsignedinteger],
+    outside: NDArray[np.unsignedinteger],
     attrs: Any,
 ) -> xr.Dataset:
     """Name the counts of groups and of parts, given those of the groups and then of the parts."""

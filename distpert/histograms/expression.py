@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distpert.histograms.streams import Part, as_stream, dense, parts, take_rows
+
 # log1p of counts per 10,000 is at most log1p(1e4) = 9.2, of counts per million 13.8.
 LARGEST_LOG_VALUE = 15
 CHUNK_VALUES = 2**17
@@ -32,8 +34,9 @@ def check_matrix(matrix: Any, source: str) -> Any:
 
     Returns
     -------
-    ndarray, CSR or CSC
-        A sparse matrix with unsorted or duplicate entries is copied, and the copy corrected.
+    ndarray, CSR, CSC or Stream
+        A sparse matrix with unsorted or duplicate entries is copied, and the copy corrected. A matrix on disk or in
+        Dask becomes a stream.
 
     Raises
     ------
@@ -46,7 +49,9 @@ def check_matrix(matrix: Any, source: str) -> Any:
 
     if matrix is None:
         raise ValueError(f"{source} is empty. Pass layer= to read the expression from a layer")
-    if issparse(matrix) and matrix.format in ("csr", "csc"):
+    if (stream := as_stream(matrix)) is not None:
+        matrix = stream
+    elif issparse(matrix) and matrix.format in ("csr", "csc"):
         if not matrix.has_canonical_format:  # duplicate entries would be counted as separate cells
             matrix = matrix.copy()
             matrix.sum_duplicates()
@@ -54,8 +59,8 @@ def check_matrix(matrix: Any, source: str) -> Any:
         matrix = np.asarray(matrix)
     else:
         raise TypeError(
-            f"{source} is a {type(matrix).__name__}. It must be a numpy array or a scipy.sparse CSR or CSC matrix in "
-            f"memory: {source} = {_conversion(matrix, source)}"
+            f"{source} is a {type(matrix).__name__}. It must be a numpy array, a scipy.sparse CSR or CSC matrix, or "
+            f"such a matrix on disk or in Dask: {source} = {_conversion(matrix, source)}"
         )
     if matrix.dtype.kind not in "fiub" or matrix.dtype.itemsize > 8:
         raise TypeError(f"{source} has dtype {matrix.dtype}. Convert it: {source} = {source}.astype('float32')")
@@ -72,15 +77,15 @@ def _conversion(matrix: Any, source: str) -> str:
     return f"numpy.asarray({source})"
 
 
-def check_values(matrix: Any, genes: tuple[str, ...], source: str, raw_values: bool = False) -> None:
+def check_values(part: Part, genes: tuple[str, ...], source: str, raw_values: bool = False) -> None:
     """Refuse values that cannot be log-normalized expression.
 
     Parameters
     ----------
-    matrix
-        As returned by `check_matrix`.
+    part
+        Some cells and genes.
     genes
-        Symbols of the columns.
+        Symbols of all genes.
     source
         Where the matrix is from, for errors.
     raw_values
@@ -89,9 +94,9 @@ def check_values(matrix: Any, genes: tuple[str, ...], source: str, raw_values: b
     Raises
     ------
     ValueError
-        If a value is negative or not finite. The message names the first such gene.
+        If a value is negative or not finite. The message names the first such gene of the part.
     """
-    values = stored_values(matrix)
+    matrix, values = part.values, stored_values(part.values)
     smallest, largest = values.min(initial=0), values.max(initial=0)  # a NaN makes both NaN
     if smallest >= 0 and np.isfinite(largest):
         return
@@ -103,9 +108,10 @@ def check_values(matrix: Any, genes: tuple[str, ...], source: str, raw_values: b
             if raw_values
             else ". If they were scaled, use the unscaled values, for instance those of a layer, with layer="
         )
+    where = f" in cells {part.cells.start:,} to {part.cells.stop - 1:,}" if part.cells.start else ""
     raise ValueError(
-        f"{source} has {wrong.sum():,} {what} values, which log-normalized expression cannot have; the first is of "
-        f"gene {_gene_of_first(matrix, wrong, genes)!r}{way_out}"
+        f"{source} has {wrong.sum():,} {what} values{where}, which log-normalized expression cannot have; the first is "
+        f"of gene {_gene_of_first(matrix, wrong, genes[part.genes])!r}{way_out}"
     )
 
 
@@ -127,7 +133,7 @@ _SCALES = (
 )
 
 
-def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
+def describe_scale(matrix: Any, kept: NDArray[np.bool_], largest: float | None = None) -> str:
     r"""Return what is unexpected about the scale of the values, "" if nothing is.
 
     If x is log1p of normalized counts, the values of expm1(x) of one cell are whole multiples of the smallest one. Most
@@ -145,17 +151,20 @@ def describe_scale(matrix: Any, kept: NDArray[np.bool_]) -> str:
         As returned by `check_matrix`; finite, not negative.
     kept
         Which cells to look at (cell,).
+    largest
+        The largest value, if it is known.
 
     Returns
     -------
     str
         A clause about the values, such as ``reach 137 and look like raw counts``.
     """
-    values = stored_values(matrix)
-    largest = values.max(initial=0)
+    if largest is None:
+        largest = max(stored_values(part.values).max(initial=0) for part in parts(matrix))
     if largest <= 1:  # the scale of binary data is unknown
         return ""
-    if all((chunk == np.rint(chunk)).all() for chunk in _chunks(values)):  # stops at the first chunk with other values
+    chunks = (chunk for part in parts(matrix) for chunk in _chunks(stored_values(part.values)))
+    if all((chunk == np.rint(chunk)).all() for chunk in chunks):  # stops at the first chunk with other values
         return f"reach {largest:g} and look like raw counts"
     if largest > LARGEST_LOG_VALUE:
         return f"reach {largest:g} and are not logarithms"
@@ -185,9 +194,7 @@ def _some_cells(matrix: Any, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the values (cell, gene) of some of the kept cells, evenly spread over all of them."""
     chosen = np.flatnonzero(kept)
     chosen = chosen[:: max(1, len(chosen) // CELLS_LOOKED_AT)][:CELLS_LOOKED_AT]
-    rows = matrix[chosen]
-    dense = rows if isinstance(rows, np.ndarray) else rows.toarray()
-    return dense.astype(np.float64)
+    return dense(take_rows(matrix, chosen)).astype(np.float64)
 
 
 def _multiples(cells: NDArray[np.float64], to_counts: Callable) -> NDArray[np.float64]:
@@ -267,6 +274,14 @@ def digest_values(matrix: Any) -> str:
     str
         16 hexadecimal digits.
     """
+    total = sum(
+        _digest(part.values, part.cells.start, part.genes.start or 0, matrix.shape[1]) for part in parts(matrix)
+    )
+    return f"{total % 2**64:016x}"
+
+
+def _digest(matrix: Any, first_row: int, first_column: int, n_columns: int) -> int:
+    """Sum of the hashes of a part of a matrix."""
     from scipy.sparse import coo_array
 
     by_column = getattr(matrix, "format", "") == "csc"
@@ -278,11 +293,11 @@ def digest_values(matrix: Any) -> str:
         row, column = part.row.astype(np.uint64), part.col.astype(np.uint64)
         shifted = column if by_column else row
         shifted += np.uint64(start)
-        place = row * np.uint64(matrix.shape[1]) + column
+        place = (row + np.uint64(first_row)) * np.uint64(n_columns) + column + np.uint64(first_column)
         values = part.data.astype(np.float64)
         hashed = _mix(_mix(place) ^ values.view(np.uint64))[values != 0]
         total += int(hashed.sum(dtype=np.uint64))
-    return f"{total % 2**64:016x}"
+    return total
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:

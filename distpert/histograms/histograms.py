@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distpert._shared.labels import canonical_label, listed
+from distpert.histograms.addition import add_cells
 from distpert.histograms.files import read_histograms, write_histograms
 from distpert.histograms.keys import ScreenKeys
 
@@ -47,7 +48,7 @@ class Histograms:
 
     @property
     def counts(self) -> xr.DataArray:
-        """Numbers of cells (group, gene, bin)."""
+        """Numbers of cells (group, gene, bin), in the smallest unsigned type: convert them before you subtract."""
         return self.dataset["counts"]
 
     @property
@@ -160,6 +161,34 @@ class Histograms:
         >>> fit = distpert.fit(training, embeddings)  # doctest: +SKIP
         """
         return self._keep(~self._is_any(perturbations))
+
+    def __add__(self, other: Histograms) -> Histograms:
+        """Add the cells of other histograms with the same genes and bins, such as those of another file.
+
+        Groups of the same perturbation and context become one.
+
+        Parameters
+        ----------
+        other : Histograms
+            Of other cells, counted with ``bins=`` these histograms.
+
+        Returns
+        -------
+        Histograms
+
+        Raises
+        ------
+        ValueError
+            If genes, bins, the control or the names of columns differ.
+
+        Examples
+        --------
+        >>> one = distpert.count_histograms("lane1.h5ad", bins=ranges)  # doctest: +SKIP
+        >>> both = one + distpert.count_histograms("lane2.h5ad", bins=ranges)  # doctest: +SKIP
+        """
+        if not isinstance(other, Histograms):
+            return NotImplemented
+        return Histograms(add_cells(self.dataset, other.dataset))
 
     def save(self, path: str | Path) -> None:
         """Write to a netCDF file. `load_histograms` reads it back unchanged.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,14 @@ from distpert._shared.labels import (
     looks_unperturbed,
     resolve_control,
 )
-from distpert.histograms.expression import check_matrix, check_values, describe_scale
+from distpert.histograms.binning import gene_ranges
+from distpert.histograms.expression import check_values, describe_scale
 from distpert.histograms.keys import ScreenKeys
+from distpert.histograms.opening import ScreenSource, open_cells
+from distpert.histograms.progress import counting_bar
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
 
 MISSING_AS_TEXT = {"nan", "NaN", "None", "<NA>", "NA"}
 
@@ -35,7 +39,7 @@ class Screen:
 
     Attributes
     ----------
-    matrix : ndarray, CSR or CSC
+    matrix : ndarray, CSR, CSC or Stream
         Expression, cells × genes; finite, not negative, without duplicate entries.
     genes : tuple of str
         Gene symbols of the columns.
@@ -47,6 +51,8 @@ class Screen:
         Names of the cells.
     keys : ScreenKeys
         The names by which the screen was read. ``keys.control`` is the label of the control cells.
+    ranges : tuple of ndarray
+        Smallest and largest value of each gene (gene,), over the cells with a label.
     """
 
     matrix: Any
@@ -55,6 +61,7 @@ class Screen:
     context: NDArray[np.str_]
     names: pd.Index
     keys: ScreenKeys
+    ranges: tuple[NDArray[np.floating], NDArray[np.floating]]
 
     @property
     def control(self) -> str:
@@ -74,13 +81,21 @@ class Screen:
         )
 
 
-def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | None = None) -> Screen:
+def read_screen(
+    adata: ScreenSource,
+    keys: ScreenKeys,
+    *,
+    fallback_control: str | None = None,
+    before_values: Callable[[tuple[str, ...], tuple[str, ...]], object] | None = None,
+    progress_bar: bool = False,
+) -> Screen:
     """Read and check a perturbation screen.
 
     Parameters
     ----------
     adata
-        Cells × genes; log1p of counts per 10,000 in ``X`` or in the layer.
+        Cells × genes; log1p of counts per 10,000 in ``X`` or in the layer. An AnnData, in memory, backed or lazy; the
+        path of an h5ad file or a zarr store; or a list of these.
     keys
         Names of columns, and the control label. Labels are ``A``, ``A+B``, ``A+ctrl`` or the control label. Cells
         without a label are left out, with a warning. One of the usual control labels (``control``, ``ctrl``,
@@ -89,6 +104,11 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
     fallback_control
         Label of the control cells if no cell has the label ``keys.control``. For held-out cells, among which there may
         be no control cells.
+    before_values
+        Function of the perturbations and the genes. It is called before expression is read, which can take long, and
+        may raise.
+    progress_bar
+        Whether to show progress.
 
     Returns
     -------
@@ -98,14 +118,13 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
     Raises
     ------
     TypeError
-        If `adata` is not an AnnData, the control is not one label, or the matrix is neither a numpy array nor CSR or
-        CSC.
+        If `adata` is something else, the control is not one label, or the matrix has another layout.
     KeyError
         If a column or layer is unknown.
     ValueError
-        If the data cannot be used: backed on disk, no genes, duplicate or missing gene symbols, no control cells, a
-        label that is the text of a missing value (``nan``) or names a gene twice (``A+A``), a labeled cell without
-        context or with such a text as context, a value that is negative or not finite.
+        If the data cannot be used: no genes, duplicate or missing gene symbols, no control cells, a label that is the
+        text of a missing value (``nan``) or names a gene twice (``A+A``), a labeled cell without context or with such a
+        text as context, a value that is negative or not finite.
 
     Warns
     -----
@@ -113,15 +132,10 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
         For cells without a label, labels that look like those of control or unassigned cells, a single control cell in
         a context, and values that do not look like log1p of normalized counts.
     """
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"expected an anndata.AnnData of cells by genes, got {type(adata).__name__}")
-    if adata.isbacked:
-        raise ValueError("this AnnData is backed by its file. Read it into memory first: adata = adata.to_memory()")
+    cells = open_cells(adata)
     _check_control(keys)
-    genes = _read_genes(adata, keys.gene_symbols)
-    perturbation, control = _read_perturbations(adata, keys, fallback_control)
+    genes = _read_genes(cells.var, keys.gene_symbols)
+    perturbation, control = _read_perturbations(cells.obs, keys, fallback_control)
     keys = replace(keys, control=control)
     is_labeled = perturbation != ""
     if n_unlabeled := int((~is_labeled).sum()):
@@ -138,22 +152,23 @@ def read_screen(adata: AnnData, keys: ScreenKeys, *, fallback_control: str | Non
             UserWarning,
             stacklevel=3,
         )
-    context = _read_contexts(adata, keys.context_key, is_labeled)
+    context = _read_contexts(cells.obs, keys.context_key, is_labeled)
     if fallback_control is None:
         _check_control_cells(perturbation, context, keys)
-    source = "adata.X" if keys.layer is None else f"adata.layers[{keys.layer!r}]"
-    if keys.layer is not None and keys.layer not in adata.layers:
-        raise KeyError(f"no layer {keys.layer!r} in adata.layers; there are: {listed(filter(None, adata.layers))}")
-    matrix = check_matrix(adata.X if keys.layer is None else adata.layers[keys.layer], source)
-    check_values(matrix, genes, source, raw_values=keys.layer is None and adata.raw is not None)
-    if unexpected := describe_scale(matrix, is_labeled):
+    matrix, source = cells.matrix(keys.layer), cells.source(keys.layer)
+    if before_values is not None:
+        before_values(tuple(sorted(set(perturbation.tolist()) - {"", control})), genes)
+    check = partial(check_values, genes=genes, source=source, raw_values=keys.layer is None and cells.has_raw)
+    with counting_bar(matrix, "looking for ranges", progress_bar) as advance:
+        low, high = gene_ranges(matrix, is_labeled, check=check, progress=advance)
+    if unexpected := describe_scale(matrix, is_labeled, float(high.max(initial=0))):
         warnings.warn(
             f"values of {source} {unexpected}; log1p of counts per 10,000 is expected. "
             + _normalization(keys.layer, unexpected),
             UserWarning,
             stacklevel=3,
         )
-    return Screen(matrix, genes, perturbation, context, adata.obs_names, keys)
+    return Screen(matrix, genes, perturbation, context, cells.obs.index, keys, (low, high))
 
 
 def _normalization(layer: str | None, unexpected: str) -> str:
@@ -222,19 +237,19 @@ def _column(table: Any, name: str, what: str) -> Any:
     return table[name]
 
 
-def _read_genes(adata: AnnData, gene_symbols: str | None) -> tuple[str, ...]:
+def _read_genes(var: pd.DataFrame, gene_symbols: str | None) -> tuple[str, ...]:
     import pandas as pd
 
     if gene_symbols is None:
-        names, where = pd.Series(adata.var_names), "adata.var_names"
+        names, where = pd.Series(var.index), "adata.var_names"
         way_out = "Make them unique with adata.var_names_make_unique()"
     else:
-        names, where = _column(adata.var, gene_symbols, "adata.var"), f"adata.var[{gene_symbols!r}]"
+        names, where = _column(var, gene_symbols, "adata.var"), f"adata.var[{gene_symbols!r}]"
         way_out = "Keep one column for each symbol, or use adata.var_names after adata.var_names_make_unique()"
     if not len(names):
         raise ValueError("adata has no genes. Pass cells × genes with at least one gene")
     if names.isna().any():
-        lacking = listed(adata.var_names[names.isna().to_numpy()])
+        lacking = listed(var.index[names.isna().to_numpy()])
         n_lacking = f"{names.isna().sum():,} genes have no symbol in {where}"
         raise ValueError(f"{n_lacking} ({lacking}). Fill them in, or leave these genes out")
     names = names.astype(str)
@@ -252,9 +267,11 @@ def _texts(column: Any) -> tuple[NDArray[np.intp], list[str]]:
     return codes, [label_text(value) for value in values]
 
 
-def _read_perturbations(adata: AnnData, keys: ScreenKeys, fallback_control: str | None) -> tuple[NDArray[np.str_], str]:
+def _read_perturbations(
+    obs: pd.DataFrame, keys: ScreenKeys, fallback_control: str | None
+) -> tuple[NDArray[np.str_], str]:
     key = keys.perturbation_key
-    codes, labels = _texts(_column(adata.obs, key, "adata.obs"))
+    codes, labels = _texts(_column(obs, key, "adata.obs"))
     present = {label for label in labels if label}
     try:
         control = resolve_control(keys.control, present)
@@ -272,10 +289,10 @@ def _read_perturbations(adata: AnnData, keys: ScreenKeys, fallback_control: str 
     return np.array([*canonical, ""])[codes], control  # code −1 is the last
 
 
-def _read_contexts(adata: AnnData, key: str | None, is_labeled: NDArray[np.bool_]) -> NDArray[np.str_]:
+def _read_contexts(obs: pd.DataFrame, key: str | None, is_labeled: NDArray[np.bool_]) -> NDArray[np.str_]:
     if key is None:
-        return np.full(adata.n_obs, "all")
-    codes, names = _texts(_column(adata.obs, key, "adata.obs"))
+        return np.full(len(obs), "all")
+    codes, names = _texts(_column(obs, key, "adata.obs"))
     context = np.array([*names, ""])[codes]
     n_missing = int((is_labeled & (context == "")).sum())
     if n_missing:

@@ -6,7 +6,7 @@ Its gamma sampler is a hundred times faster than that of JAX on a CPU, and draws
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Integer
 from numpy.typing import NDArray
 
 # Purposes of random numbers: each has a generator of its own.
@@ -25,7 +25,7 @@ def softmax(logits: NDArray) -> NDArray:
 def expected_histograms(
     probs: Float32[np.ndarray, "draw gene bin"],
     concentration: Float32[np.ndarray, "*draw_gene"],
-    counts: Int[np.ndarray, "gene bin"] | None = None,
+    counts: Integer[np.ndarray, "gene bin"] | None = None,
 ) -> Float32[np.ndarray, "draw gene bin"]:
     """E[h | π, κ, n] = (κ π + n) / (κ + N): the mean of the Dirichlet, given the group's own cells, if any."""
     if counts is None:
@@ -39,7 +39,7 @@ def sample_histograms(
     rng: np.random.Generator,
     probs: Float32[np.ndarray, "draw gene bin"],
     concentration: Float32[np.ndarray, "*draw_gene"],
-    counts: Int[np.ndarray, "gene bin"] | None = None,
+    counts: Integer[np.ndarray, "gene bin"] | None = None,
 ) -> Float32[np.ndarray, "draw gene bin"]:
     """Draw h ~ Dirichlet(κ π + n), from independent gammas."""
     shape = concentration[..., None] * probs

@@ -398,7 +398,7 @@ def test_bad_embeddings(small, no_optimization, make, error, message):
 
 
 def test_key_with_counted_histograms(small, small_fit, no_optimization):
-    with pytest.raises(TypeError, match=r"embeddings='table' is a key into adata.uns, but no adata"):
+    with pytest.raises(TypeError, match=r"embeddings='table' is a key into adata.uns, but there is no AnnData"):
         refit(small_fit.histograms, "table")
 
 

@@ -16,7 +16,7 @@ def split(groups):
     n_cells = len(groups.of_cell)
     names = pd.Index([f"cell{i}" for i in range(n_cells)])
     empty = np.zeros(n_cells, "<U1")
-    return split_controls(groups, Screen(None, (), empty, empty, names, ScreenKeys()))
+    return split_controls(groups, Screen(None, (), empty, empty, names, ScreenKeys(), (np.empty(0), np.empty(0))))
 
 
 def groups_of(n_control, n_other=10):

@@ -110,9 +110,9 @@ def test_layout_of_the_dataset():
     assert dict(dataset.sizes) == {"group": 8, "gene": 5, "bin": 7, "part": 29}
     assert dataset["counts"].dims == ("group", "gene", "bin")
     assert {name: str(dataset[name].dtype) for name in dataset} == {
-        "counts": "int32",
+        "counts": "uint8",
         "n_cells": "int64",
-        "out_of_range": "int32",
+        "out_of_range": "uint8",
         "part_counts": "uint8",
         "part_n_cells": "int64",
         "part_context": str(dataset["context"].dtype),

@@ -263,14 +263,6 @@ def test_not_an_anndata():
         read(pd.DataFrame())
 
 
-def test_backed(tmp_path):
-    make().write_h5ad(tmp_path / "screen.h5ad")
-    adata = anndata.read_h5ad(tmp_path / "screen.h5ad", backed="r")
-    with pytest.raises(ValueError, match=r"adata.to_memory\(\)"):
-        read(adata)
-    adata.file.close()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

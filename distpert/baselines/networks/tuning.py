@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,7 +231,7 @@ def validation_folds(n_perturbations: int, share: float, seed: int) -> list[NDAr
     return np.array_split(order, min(max(round(1 / share), 2), n_perturbations))
 
 
-def n_folds_for(folds: list[NDArray[np.intp]], fewest: int) -> int:
+def n_folds_for(folds: Sequence[NDArray[np.intp]], fewest: int) -> int:
     """Return how many folds have at least ``fewest`` perturbations together; all folds if they have fewer."""
     held = np.cumsum([len(fold) for fold in folds])
     return min(int(np.searchsorted(held, fewest)) + 1, len(folds))
