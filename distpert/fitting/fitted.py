@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distpert._shared.arguments import check_count, check_seed
+from distpert._shared.arguments import check_count, check_seed, quantile_levels
 from distpert._shared.labels import genes_of, listed
 from distpert.embeddings.sources import as_embeddings
 from distpert.embeddings.vectors import Embeddings
@@ -23,6 +23,7 @@ from distpert.posterior.posterior import Posterior
 from distpert.posterior.samples import name_samples, one_draw
 from distpert.predictions.prediction import Prediction
 from distpert.predictions.prior import PriorPrediction, sample_prior
+from distpert.predictions.ranking import Ranking, Target, rank_labels
 from distpert.predictions.requested import requested_contexts, requested_labels
 
 
@@ -193,6 +194,105 @@ class Fit(Posterior):
             on_target=drawn.on_target,
             inactive=drawn.inactive,
             seed=seed,
+            progress_bar=progress_bar,
+        )
+
+    def rank(
+        self,
+        perturbations: Sequence[str] | None = None,
+        *,
+        target: Target = None,
+        context: str | Sequence[str] | None = None,
+        top: int = 20,
+        n_exact: int = 20,
+        num_draws: int = 200,
+        seed: int = 0,
+        ci_prob: float = 0.9,
+        progress_bar: bool = True,
+    ) -> Ranking:
+        r"""Rank perturbations by how much they do, or by how much of what is wanted.
+
+        The effect of a perturbation is the root mean square, over genes, of the shift of the mean from control, in
+        units of the standard deviation of the control cells. The genes that are perturbed do not count. With a target,
+        the order is by similarity: the cosine of these shifts with the wanted ones.
+
+        Parameters
+        ----------
+        perturbations : sequence of str, optional
+            Labels to rank; by default all perturbations in training and all genes with an embedding.
+        target : optional
+            What is wanted: a Series or dict of shifts by gene, in the units of the data; a list of genes to raise, or
+            ``{"up": genes, "down": genes}``, each by one standard deviation; an AnnData of cells to look like, whose
+            means count; or the label of another perturbation. Only the genes of the target count.
+        context : str or sequence of str, optional
+            Context or contexts to rank in; by default all together.
+        top : int
+            Number of first places that ``prob_top`` is about.
+        n_exact : int
+            Number of perturbations, the first ones, for which exact draws are made as well; 0 for none.
+        num_draws : int
+            Number of posterior draws.
+        seed : int
+            As in `predict`.
+        ci_prob : float
+            Probability of the intervals.
+        progress_bar : bool
+            Whether to show progress when something takes longer than two seconds.
+
+        Returns
+        -------
+        Ranking
+            Its table has a row for each perturbation: medians and intervals ``effect``, ``effect_lower``,
+            ``effect_upper``, and with a target ``similarity``, ``similarity_lower``, ``similarity_upper``;
+            ``prob_top``, the probability to be among the first; ``told``, the share of the response that embeddings
+            tell (see `told`); ``seen``, whether it is in training; and the median of exact draws.
+
+        Raises
+        ------
+        KeyError
+            If a label has no embedding, a context is unknown, or no gene of the target is measured.
+        TypeError
+            If the target has another form.
+        ValueError
+            If a number is out of its range, or wanted shifts are not finite or all 0.
+
+        Warns
+        -----
+        UserWarning
+            If genes of the target are not measured.
+
+        See Also
+        --------
+        distpert.Ranking, distpert.plots.plot_ranking, distpert.Prediction.effects
+
+        Notes
+        -----
+        Means of histograms are linear in the response to first order, so the squared effect is a quadratic form of it,
+        with coefficients that are summed over genes once. Draws of the responses are exact; loadings enter by their
+        posterior means and variances. Of Markov chains, all values are exact.
+
+        Examples
+        --------
+        >>> fit.rank(top=10)  # doctest: +SKIP
+        >>> fit.rank(target={"up": ["NANOG", "SOX2"], "down": ["GATA6"]}).to_dataframe()  # doctest: +SKIP
+        """
+        if perturbations is None:
+            perturbations = sorted({*self.perturbations, *self.embeddings.genes} - {self.histograms.control})
+        labels, contexts = self._requested(perturbations, context)
+        if isinstance(target, str):
+            ((target,), _) = self._requested(target, None)
+        quantile_levels(ci_prob)
+        return rank_labels(
+            self,
+            self.predict,
+            labels,
+            contexts,
+            target,
+            top=check_count("top", top),
+            n_exact=check_count("n_exact", n_exact, 0),
+            num_draws=check_count("num_draws", num_draws),
+            seed=check_seed(seed),
+            ci_prob=ci_prob,
             progress_bar=progress_bar,
         )
 

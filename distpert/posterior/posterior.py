@@ -187,15 +187,12 @@ class Posterior(BasePosterior):
         unseen, weight = self.unseen, self.factor_weight * self.unseen.size**2
         zeros = np.zeros_like(self.small_parameters["response"])
         _, of_seen = leave_one_out(unseen.share, *self.eigen, zeros)
-        new = [label for label in labels if label not in self.perturbations]
+        seen = set(self.perturbations)
+        new = [label for label in labels if label not in seen]
         cross = kernel_between(new, self.perturbations, self.embeddings, self.kernel)
         _, of_new = predict_normal(unseen.share, *self.eigen, cross, zeros, zeros)
-        left = np.array(
-            [
-                of_new[new.index(label)] ** 2 if label in new else of_seen[self.perturbations.index(label)]
-                for label in labels
-            ]
-        )
+        variance = dict(zip(self.perturbations, of_seen, strict=True)) | dict(zip(new, of_new**2, strict=True))
+        left = np.array([variance[label] for label in labels])
         return np.clip((1 - left) @ weight / weight.sum(), 0, 1)
 
     @property

@@ -70,14 +70,15 @@ class Responses:
         response = np.empty((num_draws, len(labels), n_factors), np.float32)
         on_target = np.empty((num_draws, len(labels), n_tilts), np.float32)
         inactive = np.zeros((num_draws, len(labels)), bool)
-        predicted = self.predict_unseen([label for label in labels if label not in self.perturbations])
+        row_of = {label: row for row, label in enumerate(self.perturbations)}
+        predicted = self.predict_unseen([label for label in labels if label not in row_of])
         for i, label in enumerate(labels):
             rng = np.random.default_rng([seed, crc32(label.encode())])
             if label in predicted:
                 response[:, i] = self.unseen.draw(rng, *predicted[label], num_draws)
                 mean, scale = self.parameters["tilt_mean"], self.parameters["tilt_scale"]
             else:
-                row = self.perturbations.index(label)
+                row = row_of[label]
                 mean, scale = self.seen
                 response[:, i] = normal(rng, mean[row], scale[row], num_draws)
                 mean, scale = self.parameters["on_target"][row], self.parameters["on_target_scale"][row]
