@@ -3,8 +3,8 @@
 The screen is RENGE (Ishikawa et al. 2023), as in quickstart.py: 23 knock-outs in human stem cells, with 103 genes
 measured on days 2 to 5 after infection. What is known about genes comes with distpert.
 
-The script holds out each fifth of the knock-outs in turn, ranks them, and compares with what they did. It then ranks all
-measured genes with a fit to all knock-outs, and writes ranking.csv and ranking.png to the working directory.
+The script holds out each fifth of the knock-outs in turn, ranks them, and compares with what they did. It then ranks
+all measured genes with a fit to all knock-outs, and writes ranking.csv and ranking.png to the working directory.
 """
 
 import os
@@ -57,5 +57,5 @@ figure.savefig("ranking.png", dpi=150)
 unseen = ranking.to_dataframe().query("not seen")
 ratio = np.median(unseen["effect_upper"] / unseen["effect_lower"])
 print(
-    f"\n{len(unseen)} candidates are not in training. The upper ends of their intervals are {ratio:.0f} times the lower ones"
+    f"\n{len(unseen)} candidates are not in training. Upper ends of their intervals are {ratio:.0f} times the lower ends"
 )

@@ -98,7 +98,7 @@ def prepare(groups: TrainingGroups, embeddings: Embeddings, n_factors: int | Non
         tilts=tilts.astype(np.float32),
         targets=targets,
     )
-    batch = Batch(counts.astype(np.float32), n_cells.astype(np.int32), perturbation, context)
+    batch = Batch(counts, n_cells.astype(np.int32), perturbation, context)
     start = {
         **_initial_shifts(groups, factors, basis, information(basis, overall), control, pooled, priors),
         "direction_size": np.ones(basis.shape[-1]),

@@ -78,7 +78,7 @@ class Batch(NamedTuple):
     Attributes
     ----------
     counts
-        (group, gene, bin); None if they are drawn.
+        (group, gene, bin), of any numeric type; None if they are drawn.
     n_cells, perturbation, context
         (group,) numbers of cells, and indices of perturbations and contexts.
     weight
@@ -191,7 +191,8 @@ def model(design: Design, batch: Batch, *, n_groups: int, n_factors: int, priors
     logits = shifted_logits(design, batch.perturbation, batch.context, base, loadings, response, on_target)
     with numpyro.handlers.scale(scale=batch.weight * (n_groups / len(batch.perturbation))):
         histogram = DirichletCategorical(logits, log_concentration, jnp.asarray(batch.n_cells)[:, None])
-        numpyro.sample("counts", histogram.to_event(1), obs=batch.counts)
+        counts = None if batch.counts is None else jnp.asarray(batch.counts, logits.dtype)
+        numpyro.sample("counts", histogram.to_event(1), obs=counts)
 
 
 def guide(start: Mapping[str, Array]) -> None:

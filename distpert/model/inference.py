@@ -1,8 +1,8 @@
-"""Stochastic variational inference: a compiled epoch, repeated until the loss stops falling."""
+"""Stochastic variational inference: compiled steps, repeated until the loss stops falling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -37,26 +37,81 @@ class SviResult(NamedTuple):
     converged: bool
 
 
+CHUNK_BYTES = 2**28  # of counts that are on the device at a time
+
+
+class Schedule(NamedTuple):
+    """How an epoch is cut into minibatches, and these into chunks whose counts are on the device at a time.
+
+    Attributes
+    ----------
+    n_groups
+        Number of groups.
+    n_chunks, n_batches
+        Chunks of an epoch, and minibatches of a chunk.
+    batch_size
+        Groups of a minibatch. Minibatches are even, so the last one lacks few groups.
+    n_epochs
+        Largest number of epochs.
+    """
+
+    n_groups: int
+    n_chunks: int
+    n_batches: int
+    batch_size: int
+    n_epochs: int
+
+    @classmethod
+    def of(cls, counts: NDArray, settings: Optimization) -> Schedule:
+        """Cut the groups of some counts (group, gene, bin)."""
+        n_groups = len(counts)
+        n_steps = -(-n_groups // settings.batch_size)
+        n_chunks = min(n_steps, -(-counts.nbytes // CHUNK_BYTES))
+        n_batches = -(-n_steps // n_chunks)
+        batch_size = -(-n_groups // (n_chunks * n_batches))
+        return cls(n_groups, n_chunks, n_batches, batch_size, n_epochs(n_groups, settings))
+
+    @property
+    def n_places(self) -> int:
+        """Places for groups in an epoch; a few are empty."""
+        return self.n_chunks * self.n_batches * self.batch_size
+
+    def take(self, groups: Batch, chosen: NDArray[np.integer]) -> Batch:
+        """Gather groups, shaped as ``chosen``, from memory or from disk.
+
+        Groups that fill up the last minibatch, with a number of `n_groups`, have weight zero, so each group counts once
+        in an epoch. Otherwise the loss of an epoch, and with it the stopping rule, would depend on which are repeated.
+        """
+        weight = ((chosen < self.n_groups) * (self.n_places / self.n_groups)).astype(np.float32)
+        there = np.minimum(chosen, self.n_groups - 1)
+        counts, n_cells, perturbation, context = (np.asarray(array)[there] for array in groups[:4])
+        return Batch(counts, n_cells, perturbation, context, weight)
+
+    def chunks(self, groups: Batch, key: Array) -> Iterator[Batch]:
+        """Yield the chunks (minibatch, group, ...) of an epoch, with the groups in random order."""
+        order = np.asarray(jax.random.permutation(key, self.n_groups))
+        order = np.pad(order, (0, self.n_places - self.n_groups), constant_values=self.n_groups)
+        for chosen in order.reshape(self.n_chunks, self.n_batches, self.batch_size):
+            yield self.take(groups, chosen)
+
+
 class _Compiled(NamedTuple):
     svi: SVI
     init: Callable[..., Any]
-    epoch: Callable[..., tuple[Any, Array]]
+    steps: Callable[..., tuple[Any, Array]]
     parameters: Callable[[Any], dict[str, Array]]
 
 
 @lru_cache(maxsize=16)
-def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimization) -> _Compiled:
-    """Compiled initialization and epoch, cached because ``SVI.run`` would compile again for every fit."""
-    n_batches = -(-n_groups // settings.batch_size)
-    batch_size = -(-n_groups // n_batches)  # even batches: the last lacks at most n_batches - 1 groups
-    n_places = n_batches * batch_size
-    n_steps = n_epochs(n_groups, settings) * n_batches
+def _compile(schedule: Schedule, n_factors: int, priors: Priors, settings: Optimization) -> _Compiled:
+    """Compiled initialization and steps, cached because ``SVI.run`` would compile again for every fit."""
+    n_steps = schedule.n_epochs * schedule.n_chunks * schedule.n_batches
 
     def step_size(step: Array) -> Array:
         return settings.step_size * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step / n_steps, 1)))
 
     def bound_model(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
-        model(design, batch, n_groups=n_groups, n_factors=n_factors, priors=priors)
+        model(design, batch, n_groups=schedule.n_groups, n_factors=n_factors, priors=priors)
 
     def bound_guide(design: Design, batch: Batch, start: Mapping[str, Array]) -> None:
         guide(start)
@@ -65,26 +120,12 @@ def _compile(n_groups: int, n_factors: int, priors: Priors, settings: Optimizati
     adam = numpyro.optim.Adam(step_size, b2=0.99)
     svi = SVI(bound_model, bound_guide, adam, TraceMeanField_ELBO())
 
-    def take(groups: Batch, chosen: Array) -> Batch:
-        # Groups that fill up the last batch have weight zero, so each group counts once in an epoch. Otherwise the loss
-        # of an epoch, and with it the stopping rule, would depend on which groups are repeated.
-        weight = (chosen < n_groups) * (n_places / n_groups)
-        counts, n_cells, perturbation, context = (jnp.asarray(array)[chosen] for array in groups[:4])
-        return Batch(counts, n_cells, perturbation, context, weight)
-
-    def init(key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> Any:
-        return svi.init(key, design, take(groups, jnp.arange(batch_size)), start)
-
-    def epoch(state: Any, key: Array, design: Design, groups: Batch, start: Mapping[str, Array]) -> tuple[Any, Array]:
-        order = jnp.pad(jax.random.permutation(key, n_groups), (0, n_places - n_groups), constant_values=n_groups)
-
-        def step(state: Any, chosen: Array) -> tuple[Any, Array]:
-            return svi.update(state, design, take(groups, chosen), start)
-
-        state, losses = jax.lax.scan(step, state, order.reshape(n_batches, batch_size))
+    def steps(state: Any, design: Design, batches: Batch, start: Mapping[str, Array]) -> tuple[Any, Array]:
+        """Take a step for each minibatch of a chunk, and return the mean of their losses."""
+        state, losses = jax.lax.scan(lambda state, batch: svi.update(state, design, batch, start), state, batches)
         return state, losses.mean()
 
-    return _Compiled(svi, jax.jit(init), jax.jit(epoch), jax.jit(svi.get_params))
+    return _Compiled(svi, jax.jit(svi.init), jax.jit(steps), jax.jit(svi.get_params))
 
 
 def optimize(
@@ -107,22 +148,27 @@ def optimize(
     """
     from tqdm.auto import tqdm
 
-    n_groups, n_genes = len(groups.perturbation), len(start["log_concentration"])
-    compiled = _compile(n_groups, n_factors, priors, settings)
+    counts, n_genes = np.asarray(groups.counts), len(start["log_concentration"])
+    schedule = Schedule.of(counts, settings)
+    compiled = _compile(schedule, n_factors, priors, settings)
     n_control = np.asarray(design.control_counts, np.float64)[:, 0].sum()  # every gene has all cells
     observations = float(np.asarray(groups.n_cells).sum() + n_control) * n_genes
     initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
     # This generator compiles faster than the default, and compiling takes most of the time of a small fit.
     key, key_init = jax.random.split(jax.random.key(seed, impl="rbg"))
-    state = compiled.init(key_init, design, groups, initial)
+    design = jax.tree.map(jnp.asarray, design)  # to the device, once
+    state = compiled.init(key_init, design, schedule.take(groups, np.arange(schedule.batch_size)), initial)
     losses: list[float] = []
     converged = False
-    last = n_epochs(n_groups, settings)
+    last = schedule.n_epochs
     with tqdm(total=last, desc="compiling", unit="epoch", disable=not progress_bar) as bar:
         while len(losses) < last and not converged:
             key, key_epoch = jax.random.split(key)
-            state, loss = compiled.epoch(state, key_epoch, design, groups, initial)
-            losses.append(float(loss) / observations)
+            of_chunks = []
+            for chunk in schedule.chunks(groups, key_epoch):
+                state, loss = compiled.steps(state, design, chunk, initial)
+                of_chunks.append(float(loss))
+            losses.append(float(np.mean(of_chunks)) / observations)
             if not np.isfinite(losses[-1]):
                 raise FloatingPointError(
                     f"the loss became {losses[-1]} in epoch {len(losses)}. Pass "
@@ -142,9 +188,10 @@ def optimize(
 
 
 def n_epochs(n_groups: int, settings: Optimization) -> int:
-    """Largest number of epochs."""
+    """Largest number of epochs: ``max_epochs``, within ``min_steps`` and ``max_steps``."""
     n_batches = -(-n_groups // settings.batch_size)
-    return max(settings.max_epochs, -(-settings.min_steps // n_batches))
+    fewest, most = -(-settings.min_steps // n_batches), -(-settings.max_steps // n_batches)
+    return max(min(settings.max_epochs, most), fewest)
 
 
 def has_converged(losses: list[float], settings: Optimization) -> bool:

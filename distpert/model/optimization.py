@@ -16,10 +16,13 @@ class Optimization:
     Attributes
     ----------
     max_epochs : int
-        Largest number of epochs, unless they have fewer than ``min_steps`` minibatches.
+        Largest number of epochs, unless they have fewer than ``min_steps`` minibatches or more than ``max_steps``.
     min_steps : int
         Minibatches that the fit may take in any case: if ``max_epochs`` have fewer, the last epoch is the one that
         completes them. Small screens need them, because concentrations far below their prior are reached late.
+    max_steps : int
+        Minibatches that the fit takes at most, rounded up to whole epochs. What perturbations share needs a number of
+        steps, not of epochs: large screens need fewer epochs.
     batch_size : int
         Largest number of groups in a minibatch.
     step_size : float
@@ -44,13 +47,14 @@ class Optimization:
 
     max_epochs: int = 75
     min_steps: int = 300
+    max_steps: int = 700
     batch_size: int = 64
     step_size: float = 0.04
     tolerance: float = 0.0005
     patience: int = 15
 
     def __post_init__(self) -> None:
-        for name, least in (("max_epochs", 1), ("min_steps", 0), ("batch_size", 1), ("patience", 1)):
+        for name, least in (("max_epochs", 1), ("min_steps", 0), ("max_steps", 1), ("batch_size", 1), ("patience", 1)):
             object.__setattr__(self, name, check_count(name, getattr(self, name), least))
         object.__setattr__(self, "step_size", check_number("step_size", self.step_size, above=0))
         object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, least=0))

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 # Each group's histogram is shrunk towards the expected one by this many cells before logarithms are taken.
 SHRINK_CELLS = 80.0
+BLOCK_VALUES = 2**26  # log-ratios that stand in memory at a time
 TILT_STEPS, TILT_SETTLED = 1000, 1e-4  # most steps; change of mean and variance when settled
 TILT_PRIOR = 2.0  # scale of the priors of mean and scale of tilts, as in the model
 
@@ -55,20 +56,36 @@ def factorize(
     base /= base.sum(axis=-1, keepdims=True)
     weight = np.sqrt(base.mean(axis=0)).astype(np.float32)
 
-    ratios = np.zeros((n_perturbations, *weight.shape), np.float32)
     share = n_cells / np.bincount(perturbation, weights=n_cells)[perturbation]
-    for group, (p, c) in enumerate(zip(perturbation, context, strict=True)):
-        smoothed = (counts[group] + SHRINK_CELLS * base[c]) / (n_cells[group] + SHRINK_CELLS)
-        ratios[p] += share[group] * np.log(smoothed / base[c])
-    center = ratios.mean(axis=0)
-    ratios = ((ratios - center) * weight).reshape(n_perturbations, -1)
+    center = np.zeros(weight.shape, np.float32)
+    step = max(1, BLOCK_VALUES // (n_perturbations * weight.shape[1]))
+    blocks = [slice(start, start + step) for start in range(0, len(weight), step)]
+
+    def weighted_ratios(genes: slice) -> NDArray[np.float32]:
+        """Ratios (perturbation, gene-bin) of some genes: those of all would not fit in memory."""
+        ratios = np.zeros((n_perturbations, *weight[genes].shape), np.float32)
+        for group, (p, c) in enumerate(zip(perturbation, context, strict=True)):
+            smoothed = (counts[group, genes] + SHRINK_CELLS * base[c, genes]) / (n_cells[group] + SHRINK_CELLS)
+            ratios[p] += share[group] * np.log(smoothed / base[c, genes])
+        center[genes] = ratios.mean(axis=0)
+        ratios -= center[genes]
+        ratios *= weight[genes]
+        return ratios.reshape(n_perturbations, -1)
 
     # Few perturbations, many gene-bins: the small Gram matrix has the same left singular vectors.
-    _, vectors = np.linalg.eigh((ratios @ ratios.T).astype(np.float64))
+    gram = np.zeros((n_perturbations, n_perturbations), np.float32)
+    for genes in blocks:
+        ratios = weighted_ratios(genes)
+        gram += ratios @ ratios.T
+    _, vectors = np.linalg.eigh(gram.astype(np.float64))
     vectors = vectors[:, ::-1][:, :n_factors]
     response = vectors * np.sqrt(n_perturbations)
-    loading = (response.T.astype(np.float32) / n_perturbations) @ ratios
-    loading = loading.reshape(n_factors, *weight.shape) / weight
+    loading = np.empty((n_factors, *weight.shape), np.float32)
+    for genes in blocks:
+        if len(blocks) > 1:
+            ratios = weighted_ratios(genes)
+        of_genes = (response.T.astype(np.float32) / n_perturbations) @ ratios
+        loading[:, genes] = of_genes.reshape(n_factors, *weight[genes].shape) / weight[genes]
     return Factors((common + center).astype(np.float32), loading, response.astype(np.float32))
 
 

@@ -11,13 +11,14 @@ from distpert.model import inference
 from distpert.model.basis import coordinates, shift_basis
 from distpert.model.design import on_target_tilts, target_indices
 from distpert.model.generative import SITES, Batch, Design
-from distpert.model.inference import SviResult, has_converged, n_epochs, optimize
+from distpert.model.inference import Schedule, SviResult, has_converged, n_epochs, optimize
 from distpert.model.optimization import Optimization
 from distpert.model.priors import Priors
 from distpert.model.warm_start import factorize
 
 N_GROUPS, N_GENES, N_BINS, N_FACTORS = 12, 5, 4, 2
 SHORT = Optimization(max_epochs=20, min_steps=1, batch_size=4, patience=20)
+SCHEDULE = Schedule(N_GROUPS, n_chunks=1, n_batches=3, batch_size=4, n_epochs=20)
 
 
 def small_screen(n_groups=N_GROUPS, seed=0):
@@ -113,12 +114,12 @@ def test_the_same_seed_gives_the_same_bits(screen, result):
 
 
 def test_nothing_is_compiled_twice(screen, result):
-    compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
+    compiled = inference._compile(SCHEDULE, N_FACTORS, Priors(), SHORT)
     run(*screen, seed=2)
     run(*small_screen(seed=5))  # another screen of the same size
-    assert inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT) is compiled
+    assert inference._compile(SCHEDULE, N_FACTORS, Priors(), SHORT) is compiled
     assert compiled.init._cache_size() == 1
-    assert compiled.epoch._cache_size() == 1
+    assert compiled.steps._cache_size() == 1
 
 
 def test_loss_falls(result):
@@ -147,7 +148,7 @@ def short_story(monkeypatch, watch):
 def test_minibatches_are_unbiased(screen):
     """At given parameters and latent values, the losses of disjoint minibatches average to that of all groups."""
     design, groups, start = screen
-    compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
+    compiled = inference._compile(SCHEDULE, N_FACTORS, Priors(), SHORT)
     initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
     state = compiled.init(jax.random.key(0), design, groups, initial)
     evaluate = jax.jit(compiled.svi.evaluate)
@@ -182,6 +183,26 @@ def test_batches_are_even_and_cover_all_groups(monkeypatch, n_groups, batch_size
     assert n_groups == expected or (epochs[0] != epochs[1]).any()  # in a new order
 
 
+def test_chunks_change_nothing_but_memory(screen, result, monkeypatch):
+    """Counts on the device a few minibatches at a time: the same steps, up to the rounding of other programs."""
+    design, groups, start = screen
+    monkeypatch.setattr(inference, "CHUNK_BYTES", groups.counts.nbytes // 3)
+    schedule = Schedule.of(groups.counts, SHORT)
+    assert schedule[:4] == (N_GROUPS, 3, 1, 4)
+    one, three = (list(s.chunks(groups, jax.random.key(1))) for s in (SCHEDULE, schedule))
+    assert [len(three), len(one)] == [3, 1]
+    for field, whole in zip(Batch._fields, one[0], strict=True):
+        np.testing.assert_array_equal(np.concatenate([getattr(chunk, field) for chunk in three]), whole)
+    found = run(design, groups, start)
+    np.testing.assert_allclose(found.loss, result.loss, rtol=1e-4)
+
+
+def test_integer_counts_are_those_in_single_precision(screen, result):
+    design, groups, start = screen
+    found = run(design, groups._replace(counts=groups.counts.astype(np.uint8)), start)
+    np.testing.assert_array_equal(found.loss, result.loss)
+
+
 @pytest.mark.parametrize(
     ("n_groups", "settings", "expected"),
     [
@@ -191,6 +212,8 @@ def test_batches_are_even_and_cover_all_groups(monkeypatch, n_groups, batch_size
         (1000, {}, 25),
         (1000, {"max_epochs": 3}, 8),
         (1000, {"max_epochs": 3, "min_steps": 1}, 3),
+        (1000, {"max_steps": 70}, 8),
+        (1000, {"max_steps": 161}, 11),
         (1, {"max_epochs": 1, "min_steps": 1, "batch_size": 1}, 1),
     ],
 )
@@ -293,10 +316,11 @@ def equations_of(jaxpr):
 def epoch_equations():
     """Of what is compiled for an epoch, gradients included."""
     design, groups, start = small_screen()
-    compiled = inference._compile(N_GROUPS, N_FACTORS, Priors(), SHORT)
+    compiled = inference._compile(SCHEDULE, N_FACTORS, Priors(), SHORT)
     initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
     state = compiled.init(jax.random.key(0), design, groups, initial)
-    program = jax.make_jaxpr(compiled.epoch)(state, jax.random.key(1), design, groups, initial)
+    (chunk,) = SCHEDULE.chunks(groups, jax.random.key(1))
+    program = jax.make_jaxpr(compiled.steps)(state, design, chunk, initial)
     return list(equations_of(program.jaxpr))
 
 

@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from scipy.stats import halfnorm, norm
 
+from distpert.model import warm_start
 from distpert.model.design import on_target_tilts
 from distpert.model.warm_start import SHRINK_CELLS, factorize, learn_tilts
 
@@ -213,3 +214,11 @@ def test_tilts_without_a_measured_target():
     scale = np.sqrt(2 * (np.sqrt(2) - 1))  # of one tilt at a distance of 1, given the prior
     for values, expected in zip(found, (0, scale, 0, scale), strict=True):
         np.testing.assert_allclose(values, expected, atol=1e-3)
+
+
+def test_blocks_of_genes_change_nothing(monkeypatch):
+    screen, *_ = low_rank_screen()
+    whole = factorize(**screen, n_factors=N_FACTORS)
+    monkeypatch.setattr(warm_start, "BLOCK_VALUES", 1)  # one gene at a time
+    for one, other in zip(factorize(**screen, n_factors=N_FACTORS), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
