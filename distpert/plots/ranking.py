@@ -65,9 +65,8 @@ def plot_ranking(ranking: Ranking, *, n: int = 25, ax: Axes | None = None) -> Ax
     ax.text(1.01, len(rows) - 0.3, f"P(first {ranking.top})", transform=ax.get_yaxis_transform(), fontsize="x-small")
     ax.set_yticks(rows, table.index, fontsize="small")
     of_effect = "effect (shift of the mean, in standard deviations)"
-    ax.set(
-        xlabel=of_effect if ranking.by == "effect" else f"similarity to {ranking.target}", ylim=(-0.6, len(rows) - 0.4)
-    )
+    ax.set_xlabel(of_effect if ranking.by == "effect" else f"similarity to {ranking.target}")
+    ax.set_ylim(-2.6, len(rows) - 0.4)  # with room for the legend
     if ranking.by == "effect":
         ax.set_xlim(left=0)
     ax.legend(frameon=False, fontsize="small", loc="lower right")
