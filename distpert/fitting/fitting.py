@@ -6,6 +6,7 @@ import time
 import warnings
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,6 +32,8 @@ from distpert.training.checks import check_controls, check_embedded
 from distpert.training.groups import TrainingGroups
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from distpert.embeddings.sources import EmbeddingSources
     from distpert.histograms.opening import ScreenSource
 
@@ -54,6 +57,7 @@ def fit(
     inference: Literal["svi", "nuts"] = "svi",
     optimization: Optimization | None = None,
     sampling: Sampling | None = None,
+    checkpoint: str | PathLike[str] | None = None,
     seed: int = 0,
     progress_bar: bool = True,
 ) -> Fit:
@@ -99,6 +103,9 @@ def fit(
         Settings of the optimization, for ``"svi"``.
     sampling : Sampling, optional
         Settings of the chains, for ``"nuts"``.
+    checkpoint : str or path, optional
+        File in which the optimization keeps its state, about once a minute. If the same fit is started again after an
+        interruption, it goes on from there, and the result is the same.
     seed : int
         The same seed gives the same fit.
     progress_bar : bool
@@ -155,6 +162,11 @@ def fit(
     check_type("optimization", optimization, Optimization, made_by="distpert.Optimization(...)")
     check_type("sampling", sampling, Sampling, made_by="distpert.Sampling(...)")
     seed = check_seed(seed)
+    if checkpoint is not None:
+        if inference != "svi":
+            raise ValueError("checkpoint= belongs to inference='svi'; chains cannot go on from a file")
+        if not Path(checkpoint).parent.is_dir():
+            raise FileNotFoundError(f"no such folder: {Path(checkpoint).parent}. Create it first")
     if n_factors is not None:
         n_factors = check_count("n_factors", n_factors)
     keys = ScreenKeys(
@@ -197,6 +209,7 @@ def fit(
         settings=optimization,
         seed=seed,
         progress_bar=progress_bar,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
     )
     return Fit(
         histograms=histograms,

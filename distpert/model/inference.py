@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax import Array
 from numpy.typing import NDArray
 from numpyro.infer import SVI, TraceMeanField_ELBO
 
+from distpert.model.checkpoints import Checkpoint, fingerprint
 from distpert.model.generative import Batch, Design, guide, model
 from distpert.model.optimization import Optimization
 from distpert.model.priors import Priors
@@ -138,11 +140,14 @@ def optimize(
     settings: Optimization,
     seed: int,
     progress_bar: bool,
+    checkpoint: Path | None = None,
 ) -> SviResult:
-    """Fit the guide to the groups, starting from given initial values.
+    """Fit the guide to the groups, starting from given initial values, or from a checkpoint if there is one.
 
     Raises
     ------
+    ValueError
+        If the checkpoint is damaged, or of other data or settings.
     FloatingPointError
         If the loss becomes NaN or infinite.
     """
@@ -159,9 +164,16 @@ def optimize(
     design = jax.tree.map(jnp.asarray, design)  # to the device, once
     state = compiled.init(key_init, design, schedule.take(groups, np.arange(schedule.batch_size)), initial)
     losses: list[float] = []
-    converged = False
+    kept = None
+    if checkpoint is not None:
+        arrays = {"counts": counts, **design._asdict(), **start}
+        of_data = fingerprint(jax.tree.map(np.asarray, arrays), n_factors, priors, settings, seed)
+        kept = Checkpoint(checkpoint, of_data)
+        if (found := kept.read(state)) is not None:
+            state, key, losses = found
+    converged = bool(losses) and has_converged(losses, settings)
     last = schedule.n_epochs
-    with tqdm(total=last, desc="compiling", unit="epoch", disable=not progress_bar) as bar:
+    with tqdm(total=last, initial=len(losses), desc="compiling", unit="epoch", disable=not progress_bar) as bar:
         while len(losses) < last and not converged:
             key, key_epoch = jax.random.split(key)
             of_chunks = []
@@ -175,6 +187,8 @@ def optimize(
                     f"optimization=Optimization(step_size=...) with a step size below {settings.step_size}"
                 )
             converged = has_converged(losses, settings)
+            if kept is not None:
+                kept.write(state, key, losses, now=converged or len(losses) == last)
             bar.set_description("fitting", refresh=False)
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
             bar.update()
