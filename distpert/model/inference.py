@@ -64,13 +64,13 @@ class Schedule(NamedTuple):
     n_epochs: int
 
     @classmethod
-    def of(cls, counts: NDArray, settings: Optimization) -> Schedule:
-        """Cut the groups of some counts (group, gene, bin)."""
+    def of(cls, counts: NDArray, settings: Optimization, n_devices: int = 1) -> Schedule:
+        """Cut the groups of some counts (group, gene, bin); each device gets as many groups of a minibatch."""
         n_groups = len(counts)
         n_steps = -(-n_groups // settings.batch_size)
         n_chunks = min(n_steps, -(-counts.nbytes // CHUNK_BYTES))
         n_batches = -(-n_steps // n_chunks)
-        batch_size = -(-n_groups // (n_chunks * n_batches))
+        batch_size = n_devices * -(-n_groups // (n_chunks * n_batches * n_devices))
         return cls(n_groups, n_chunks, n_batches, batch_size, n_epochs(n_groups, settings))
 
     @property
@@ -154,15 +154,17 @@ def optimize(
     from tqdm.auto import tqdm
 
     counts, n_genes = np.asarray(groups.counts), len(start["log_concentration"])
-    schedule = Schedule.of(counts, settings)
+    place, n_devices = _placement()
+    schedule = Schedule.of(counts, settings, n_devices)
     compiled = _compile(schedule, n_factors, priors, settings)
     n_control = np.asarray(design.control_counts, np.float64)[:, 0].sum()  # every gene has all cells
     observations = float(np.asarray(groups.n_cells).sum() + n_control) * n_genes
-    initial = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+    initial = place({name: np.asarray(value, np.float32) for name, value in start.items()})
     # This generator compiles faster than the default, and compiling takes most of the time of a small fit.
     key, key_init = jax.random.split(jax.random.key(seed, impl="rbg"))
-    design = jax.tree.map(jnp.asarray, design)  # to the device, once
-    state = compiled.init(key_init, design, schedule.take(groups, np.arange(schedule.batch_size)), initial)
+    device_design = place(design)  # once
+    first = schedule.take(groups, np.arange(schedule.batch_size))
+    state = compiled.init(key_init, device_design, place(first, 0), initial)
     losses: list[float] = []
     kept = None
     if checkpoint is not None:
@@ -178,7 +180,7 @@ def optimize(
             key, key_epoch = jax.random.split(key)
             of_chunks = []
             for chunk in schedule.chunks(groups, key_epoch):
-                state, loss = compiled.steps(state, design, chunk, initial)
+                state, loss = compiled.steps(state, device_design, place(chunk, 1), initial)
                 of_chunks.append(float(loss))
             losses.append(float(np.mean(of_chunks)) / observations)
             if not np.isfinite(losses[-1]):
@@ -199,6 +201,24 @@ def optimize(
     for name in [name.removesuffix("_unit") for name in initial if name.endswith("_unit")]:
         parameters[f"{name}_mean"] = parameters[f"{name}_mean"] * np.asarray(initial[f"{name}_unit"])
     return SviResult(parameters, np.array(losses), converged)
+
+
+def _placement() -> tuple[Callable[..., Any], int]:
+    """Return a function that puts arrays on the devices, and the number of devices.
+
+    With an axis, it spreads that axis over the devices; else each device has a copy. Each device then works on its own
+    groups, and the compiler adds up their gradients.
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return lambda arrays, axis=None: jax.tree.map(jnp.asarray, arrays), 1
+    mesh = jax.sharding.Mesh(np.array(devices), ("groups",))
+
+    def place(arrays: Any, axis: int | None = None) -> Any:
+        spread = jax.sharding.PartitionSpec() if axis is None else jax.sharding.PartitionSpec(*[None] * axis, "groups")
+        return jax.device_put(arrays, jax.sharding.NamedSharding(mesh, spread))
+
+    return place, len(devices)
 
 
 def n_epochs(n_groups: int, settings: Optimization) -> int:

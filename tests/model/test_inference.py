@@ -1,5 +1,10 @@
 """The optimization: reproducible, unbiased, stopped by its rule, compiled once."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,6 +200,32 @@ def test_chunks_change_nothing_but_memory(screen, result, monkeypatch):
         np.testing.assert_array_equal(np.concatenate([getattr(chunk, field) for chunk in three]), whole)
     found = run(design, groups, start)
     np.testing.assert_allclose(found.loss, result.loss, rtol=1e-4)
+
+
+TWO_DEVICES = """
+import sys, numpy as np, jax
+sys.path.insert(0, sys.argv[1])
+import test_inference as here
+assert len(jax.devices()) == 2
+result = here.run(*here.small_screen())
+np.savez(sys.argv[2], loss=result.loss, loading=result.parameters["loading_mean"])
+"""
+
+
+def test_two_devices_give_the_result_of_one(result, tmp_path):
+    """Groups are spread over devices; only sums are in another order."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", TWO_DEVICES, str(Path(__file__).parent), str(tmp_path / "two.npz")]
+    subprocess.run(command, check=True, env=environment)
+    found = np.load(tmp_path / "two.npz")
+    np.testing.assert_allclose(found["loss"], result.loss, rtol=1e-4)
+    np.testing.assert_allclose(found["loading"], result.parameters["loading_mean"], atol=0.02)
+
+
+def test_batches_are_even_over_devices():
+    counts = np.zeros((10, 2, 3), np.uint8)
+    assert Schedule.of(counts, Optimization(batch_size=4), n_devices=2)[:4] == (10, 1, 3, 4)
+    assert Schedule.of(counts, Optimization(batch_size=64), n_devices=4)[:4] == (10, 1, 1, 12)
 
 
 def test_integer_counts_are_those_in_single_precision(screen, result):
