@@ -172,6 +172,8 @@ def leave_out(
     -------
     ndarray, shape (chosen, factor)
     """
+    if all(len(left_out) == 1 for left_out in without):
+        return leave_one_out(share, eigenvalues, eigenvectors, mean)[0][list(chosen)]
     predicted = np.empty((len(chosen), mean.shape[1]))
     for k, rho in enumerate(share):
         precision = (eigenvectors / (rho * eigenvalues + 1 - rho)) @ eigenvectors.T

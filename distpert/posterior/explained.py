@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distpert._shared.labels import genes_of
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.gaussian_process import leave_out
-from distpert.model.kernel_choice import POWERS, diagonalize
+from distpert.model.kernel_choice import MOST_LABELS, POWERS, diagonalize
 from distpert.model.kernels import Kernel
 
 STRETCHES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0, 2.8, 4.0, 6.0)  # of the length scales of the chosen kernel
@@ -40,11 +40,16 @@ def draw_explained_share(
 
     for the chosen kernel K with length scales from half to six times as long and both powers, each :math:`\rho` of a
     grid, and the amplitude a of greatest likelihood. All kernels enter by their marginal likelihood. Shares of factors
-    are averaged by their weights; those of less than 2 % of the largest weight are left out.
+    are averaged by their weights; those of less than 2 % of the largest weight are left out. Of more than 600
+    perturbations, as many are taken at random.
     """
     from scipy.special import logsumexp, softmax
     from scipy.stats import beta
 
+    if len(perturbations) > MOST_LABELS:
+        rows = np.sort(np.random.default_rng(0).choice(len(perturbations), MOST_LABELS, replace=False))
+        perturbations = [perturbations[row] for row in rows]
+        response, response_scale = response[rows], response_scale[rows]
     # Factors of noise would blur the choice between kernels.
     real = weight >= LEAST_WEIGHT * weight.max()
     response, response_scale, weight = response[:, real], response_scale[:, real], weight[real] / weight[real].sum()

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from distpert.embeddings.vectors import Embeddings
+from distpert.model.kernel_choice import choose_kernel
 from distpert.model.kernels import Kernel, kernel_between, typical_distance
+from distpert.posterior import explained
 from distpert.posterior.explained import draw_explained_share, left_out_r2
 
 LABELS = ("A", "B", "C", "D", "E", "A+B", "A+C", "D+F")
@@ -186,3 +188,18 @@ def test_interval_of_a_fit(fitted):
     assert low < 0.99 and median > 0.7  # the truth is 0.99
     with pytest.raises(ValueError, match="ci_prob must lie between 0 and 1"):
         fitted.explained_share_interval(1.5)
+
+
+def test_many_perturbations_are_sampled(monkeypatch):
+    """With more than the most, some of them decide, and the share is found again."""
+    rng = np.random.default_rng(5)
+    embeddings = some_embeddings(120, seed=6)
+    labels = embeddings.genes
+    kernel, eigenvalues, eigenvectors = choose_kernel(embeddings, labels, rng.normal(size=(120, 3)))
+    drawn = eigenvectors @ (np.sqrt(0.9 * eigenvalues + 0.1)[:, None] * rng.normal(size=(120, 3)))
+    arguments = drawn, np.full_like(drawn, 0.05), np.full(3, 1 / 3), labels, embeddings, kernel, (1.0, 1.0)
+    whole = draw_explained_share(*arguments)
+    monkeypatch.setattr(explained, "MOST_LABELS", 60)
+    some = draw_explained_share(*arguments)
+    assert abs(np.median(some) - np.median(whole)) < 0.3
+    assert some.std() > 0.5 * whole.std()
