@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from distpert.embeddings.vectors import Embeddings
 from distpert.model.basis import coordinates, information, shift_basis
 from distpert.model.design import on_target_tilts, target_indices
-from distpert.model.gaussian_process import explained_variance
+from distpert.model.gaussian_process import explained_variance, remainder
 from distpert.model.generative import Batch, Design
 from distpert.model.kernel_choice import choose_kernel
 from distpert.model.kernels import Kernel
@@ -97,6 +97,7 @@ def prepare(groups: TrainingGroups, embeddings: Embeddings, n_factors: int | Non
         eigenvectors=eigenvectors.astype(np.float32),
         tilts=tilts.astype(np.float32),
         targets=targets,
+        kernel_rest=np.asarray(remainder(eigenvalues, len(perturbations)), np.float32),
     )
     batch = Batch(counts, n_cells.astype(np.int32), perturbation, context)
     start = {

@@ -1,4 +1,11 @@
-"""A Gaussian process over perturbations, diagonalized once."""
+"""A Gaussian process over perturbations, diagonalized once.
+
+With thousands of perturbations, only the leading eigenvectors of a kernel are known. The kernel is then taken for
+
+    K = U diag(l) U' + r (I - U U'),    r = (n - sum(l)) / (n - len(l)),
+
+with the r that keeps the trace, which is n because the diagonal is one. All formulas hold for it exactly.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +29,15 @@ GRID_STEP = SHARES[1] - SHARES[0]
 BISECTIONS = 20
 
 
+def remainder(eigenvalues: NDArray, n: int) -> float:
+    """Eigenvalue r that stands for those that are not known, of a kernel with n points; 1 if all are known."""
+    if len(eigenvalues) == n:
+        return 1.0
+    return max(float(n - eigenvalues.sum()) / (n - len(eigenvalues)), 0.0)
+
+
 class KernelNormal(dist.Distribution):
-    """Normal(0, share K + (1 - share) I) with K = U diag(l) U', for fixed K and many shares.
+    """Normal(0, share K + (1 - share) I), for a fixed kernel K of which eigenvectors are known, and many shares.
 
     The eigenvectors of K do not depend on the share. Each density therefore costs one product with U instead of a
     Cholesky factorization.
@@ -33,29 +47,44 @@ class KernelNormal(dist.Distribution):
     share
         (...) share of the variance that the kernel explains, between 0 and 1.
     eigenvalues, eigenvectors
-        (n,) and (n, n), of the kernel matrix.
+        (r,) and (n, r), of the kernel matrix.
+    rest
+        Eigenvalue of all other directions, see `remainder`; it does not matter if r is n.
     """
 
     arg_constraints = {  # noqa: RUF012 (numpyro reads this class attribute)
         "share": constraints.unit_interval,
         "eigenvalues": constraints.real_vector,
         "eigenvectors": constraints.real_matrix,
+        "rest": constraints.real,
     }
     support = constraints.real_vector
     reparametrized_params = ["share"]  # noqa: RUF012
-    pytree_data_fields = ("share", "eigenvalues", "eigenvectors")
+    pytree_data_fields = ("share", "eigenvalues", "eigenvectors", "rest")
 
     def __init__(
-        self, share: ArrayLike, eigenvalues: ArrayLike, eigenvectors: ArrayLike, *, validate_args: bool | None = None
+        self,
+        share: ArrayLike,
+        eigenvalues: ArrayLike,
+        eigenvectors: ArrayLike,
+        rest: ArrayLike = 1.0,
+        *,
+        validate_args: bool | None = None,
     ) -> None:
         self.share, self.eigenvalues, self.eigenvectors = map(jnp.asarray, (share, eigenvalues, eigenvectors))
-        super().__init__(jnp.shape(share), jnp.shape(eigenvalues)[-1:], validate_args=validate_args)
+        self.rest = jnp.asarray(rest, self.eigenvalues.dtype)
+        super().__init__(jnp.shape(share), jnp.shape(eigenvectors)[:1], validate_args=validate_args)
 
     @property
     def spectrum(self) -> Array:
-        """(..., n) eigenvalues of the covariance."""
+        """(..., r) eigenvalues of the covariance."""
         share = self.share[..., None]
         return share * self.eigenvalues + (1 - share)
+
+    @property
+    def n_rest(self) -> int:
+        """Number of directions whose eigenvectors are not known."""
+        return int(self.eigenvectors.shape[0] - self.eigenvectors.shape[1])
 
     def expected_log_prob(self, mean: Array, variance: Array) -> Array:
         """E log p(x) for independent x_i ~ Normal(mean_i, variance_i), both (..., n)."""
@@ -63,8 +92,14 @@ class KernelNormal(dist.Distribution):
         rotated = jnp.matmul(mean, self.eigenvectors, precision=PRECISION)
         # Diagonal of the inverse covariance.
         precision = jnp.matmul(1 / spectrum, (self.eigenvectors**2).T, precision=PRECISION)
-        quadratic = (rotated**2 / spectrum).sum(-1) + (variance * precision).sum(-1)
-        return -0.5 * (quadratic + jnp.log(spectrum).sum(-1) + spectrum.shape[-1] * np.log(2 * np.pi))
+        quadratic, log_det = (rotated**2 / spectrum).sum(-1), jnp.log(spectrum).sum(-1)
+        if self.n_rest:
+            other = self.share * self.rest + 1 - self.share
+            precision = precision + (1 - (self.eigenvectors**2).sum(axis=1)) / other[..., None]
+            quadratic = quadratic + ((mean**2).sum(-1) - (rotated**2).sum(-1)) / other
+            log_det = log_det + self.n_rest * jnp.log(other)
+        quadratic = quadratic + (variance * precision).sum(-1)
+        return -0.5 * (quadratic + log_det + mean.shape[-1] * np.log(2 * np.pi))
 
     @validate_sample
     def log_prob(self, value: Array) -> Array:
@@ -73,8 +108,15 @@ class KernelNormal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw (..., n)."""
-        noise = dist.Normal().sample(key, sample_shape + self.batch_shape + self.event_shape)
-        return jnp.matmul(noise * jnp.sqrt(self.spectrum), self.eigenvectors.T, precision=PRECISION)
+        shape = sample_shape + self.batch_shape
+        if not self.n_rest:
+            noise = dist.Normal().sample(key, shape + self.event_shape)
+            return jnp.matmul(noise * jnp.sqrt(self.spectrum), self.eigenvectors.T, precision=PRECISION)
+        noise = dist.Normal().sample(key, shape + self.event_shape)
+        other = jnp.sqrt(self.share * self.rest + 1 - self.share)[..., None]
+        rotated = jnp.matmul(noise, self.eigenvectors, precision=PRECISION)
+        along = rotated * (jnp.sqrt(self.spectrum) - other)
+        return other * noise + jnp.matmul(along, self.eigenvectors.T, precision=PRECISION)
 
 
 @kl_divergence.register(dist.Independent, KernelNormal)
@@ -105,7 +147,7 @@ def predict_normal(
     share
         (factor,) shares ρ.
     eigenvalues, eigenvectors
-        (n,) and (n, n), of the kernel K at the training points; its diagonal is one.
+        (r,) and (n, r), of the kernel K at the training points; its diagonal is one.
     cross
         (m, n) kernel between new and training points K_*.
     mean, scale
@@ -116,14 +158,41 @@ def predict_normal(
     mean, scale
         (m, factor), the marginal of each new point.
     """
-    rotated = cross @ eigenvectors
     means, scales = [], []
     for k, rho in enumerate(share):
-        weights = rho * (rotated / (rho * eigenvalues + (1 - rho))) @ eigenvectors.T
+        weights = rho * solve(rho, eigenvalues, eigenvectors, cross.T).T
         variance = 1 - rho * (weights * cross).sum(axis=1) + weights**2 @ scale[:, k] ** 2
         means.append(weights @ mean[:, k])
         scales.append(np.sqrt(np.maximum(variance, 0)))
     return np.stack(means, axis=1), np.stack(scales, axis=1)
+
+
+def solve(share: float, eigenvalues: NDArray, eigenvectors: NDArray, values: NDArray) -> NDArray[np.float64]:
+    """C⁻¹ times values (n, ...), for C = share K + (1 - share) I. Arguments as in `predict_normal`."""
+    n, known = len(eigenvectors), share * eigenvalues + (1 - share)
+    shape = (-1, *[1] * (values.ndim - 1))
+    rotated = eigenvectors.T @ values
+    if len(known) == n:
+        whole: NDArray[np.float64] = eigenvectors @ (rotated / known.reshape(shape))
+        return whole
+    other = share * remainder(eigenvalues, n) + 1 - share
+    part: NDArray[np.float64] = values / other + eigenvectors @ (rotated * (1 / known - 1 / other).reshape(shape))
+    return part
+
+
+def precision_between(
+    share: float, eigenvalues: NDArray, eigenvectors: NDArray, rows: Sequence[int], columns: Sequence[int]
+) -> NDArray[np.float64]:
+    """Entries (row, column) of C⁻¹, as in `solve`."""
+    n, known = len(eigenvectors), share * eigenvalues + (1 - share)
+    left, right = eigenvectors[rows], eigenvectors[columns]
+    if len(known) == n:
+        whole: NDArray[np.float64] = (left / known) @ right.T
+        return whole
+    other = share * remainder(eigenvalues, n) + 1 - share
+    same = np.equal.outer(np.asarray(rows), np.asarray(columns))
+    part: NDArray[np.float64] = same / other + (left * (1 / known - 1 / other)) @ right.T
+    return part
 
 
 def leave_one_out(
@@ -141,9 +210,14 @@ def leave_one_out(
     mean, variance
         (n, factor).
     """
-    spectrum = share[:, None] * eigenvalues + 1 - share[:, None]
+    n, spectrum = len(eigenvectors), share[:, None] * eigenvalues + 1 - share[:, None]
     precision = ((1 / spectrum) @ (eigenvectors**2).T).T
-    weighted = eigenvectors @ ((eigenvectors.T @ mean) / spectrum.T)
+    rotated = eigenvectors.T @ mean
+    weighted = eigenvectors @ (rotated / spectrum.T)
+    if len(eigenvalues) < n:
+        other = share * remainder(eigenvalues, n) + 1 - share
+        precision = precision + (1 - (eigenvectors**2).sum(axis=1))[:, None] / other
+        weighted = weighted + (mean - eigenvectors @ rotated) / other
     return mean - weighted / precision, 1 / precision
 
 
@@ -176,10 +250,10 @@ def leave_out(
         return leave_one_out(share, eigenvalues, eigenvectors, mean)[0][list(chosen)]
     predicted = np.empty((len(chosen), mean.shape[1]))
     for k, rho in enumerate(share):
-        precision = (eigenvectors / (rho * eigenvalues + 1 - rho)) @ eigenvectors.T
-        weighted = precision @ mean[:, k]
+        weighted = solve(rho, eigenvalues, eigenvectors, mean[:, k])
         for i, (point, left_out) in enumerate(zip(chosen, without, strict=True)):
-            off = np.linalg.solve(precision[np.ix_(left_out, left_out)], weighted[left_out])
+            precision = precision_between(rho, eigenvalues, eigenvectors, left_out, left_out)
+            off = np.linalg.solve(precision, weighted[left_out])
             predicted[i, k] = mean[point, k] - off[list(left_out).index(point)]
     return predicted
 
@@ -198,7 +272,7 @@ def explained_variance(
     response
         (perturbation, factor).
     eigenvalues, eigenvectors
-        (perturbation,) and (perturbation, perturbation), of K.
+        (eigen,) and (perturbation, eigen), of K.
 
     Returns
     -------
@@ -249,10 +323,16 @@ def _best_share(
     response: NDArray, eigenvalues: NDArray, eigenvectors: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Share of greatest likelihood, its log-likelihood without constants, and its amplitude, for each factor."""
+    n, n_rest = len(eigenvectors), len(eigenvectors) - len(eigenvalues)
     spectrum = SHARES[:, None] * eigenvalues + (1 - SHARES[:, None])
     rotated = (eigenvectors.T @ response) ** 2
-    amplitude = (1 / spectrum) @ rotated / len(eigenvalues)
-    evidence = -0.5 * (len(eigenvalues) * np.log(amplitude) + np.log(spectrum).sum(axis=1, keepdims=True))
+    squares, log_det = (1 / spectrum) @ rotated, np.log(spectrum).sum(axis=1, keepdims=True)
+    if n_rest:
+        other = (SHARES * remainder(eigenvalues, n) + 1 - SHARES)[:, None]
+        squares = squares + ((response**2).sum(axis=0) - rotated.sum(axis=0)) / other
+        log_det = log_det + n_rest * np.log(other)
+    amplitude = squares / n
+    evidence = -0.5 * (n * np.log(amplitude) + log_det)
     best, factor = evidence.argmax(axis=0), np.arange(response.shape[1])
     return SHARES[best], evidence[best, factor], amplitude[best, factor]
 

@@ -55,7 +55,10 @@ class Design(NamedTuple):
     control_counts
         (context, gene, bin) counts of the control cells.
     eigenvalues, eigenvectors
-        (perturbation,) and (perturbation, perturbation), of the kernel on embeddings.
+        (eigen,) and (perturbation, eigen), of the kernel on embeddings; with thousands of perturbations the leading
+        ones.
+    kernel_rest
+        Eigenvalue that stands for all others, see `remainder`.
     tilts
         (context, gene, tilt, bin) directions in which a perturbed gene's own histogram may shift.
     targets
@@ -70,6 +73,7 @@ class Design(NamedTuple):
     eigenvectors: Data
     tilts: Data
     targets: Data
+    kernel_rest: Data | float = 1.0
 
 
 class Batch(NamedTuple):
@@ -172,7 +176,7 @@ def model(design: Design, batch: Batch, *, n_groups: int, n_factors: int, priors
 
     # The response of each perturbation: a share of its variance follows the kernel, the rest is its own.
     share = numpyro.sample("explained_share", dist.Beta(*priors.share).expand([n_factors]).to_event())
-    kernel = KernelNormal(share, design.eigenvalues, design.eigenvectors)
+    kernel = KernelNormal(share, design.eigenvalues, design.eigenvectors, design.kernel_rest)
     response = numpyro.sample("response", kernel.to_event()).T
 
     # The tilt of the perturbed gene's own histogram, on ranks in its control distribution.

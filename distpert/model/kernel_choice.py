@@ -32,6 +32,8 @@ SHORTEST, LONGEST = 0.1, 4.0  # in typical distances
 FEWEST_LABELS = 3  # that a source must cover
 LEAST_WEIGHT = 0.01  # below it, a source is left out
 MOST_LABELS = 600  # on which the kernel is chosen; more tell hardly more, and cost the cube of their number
+MOST_EXACT = 4000  # perturbations with all eigenvectors; the time grows with the cube of their number
+N_LEADING = 600  # eigenvectors of more
 OPTIONS = {"maxiter": 50, "ftol": 1e-5, "gtol": 0.02}  # of L-BFGS; in nats, hundredths do not matter
 REACH = 5.0  # largest distance of the logarithm of a weight from the middle
 
@@ -113,7 +115,7 @@ def choose_kernel(
     Returns
     -------
     kernel, eigenvalues, eigenvectors
-        The kernel, and (perturbation,) and (perturbation, perturbation) of its matrix between the perturbations.
+        The kernel, and (eigen,) and (perturbation, eigen) of its matrix between the perturbations.
 
     Raises
     ------
@@ -179,9 +181,18 @@ def choose_kernel(
 def diagonalize(
     perturbations: Sequence[str], embeddings: Embeddings, kernel: Kernel
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues (perturbation,) and eigenvectors (perturbation, perturbation), with a diagonal of one."""
+    """Eigenvalues (eigen,) and eigenvectors (perturbation, eigen), with a diagonal of one.
+
+    Of more than 4,000 perturbations, only the 600 leading ones, by randomized projections (Halko, Martinsson & Tropp
+    2011). The others are small, and `remainder` stands for them.
+    """
     matrix = kernel_between(perturbations, perturbations, embeddings, kernel)
     np.fill_diagonal(matrix, 1)  # also of perturbations without an embedding
+    if len(matrix) > MOST_EXACT:
+        from sklearn.utils.extmath import randomized_svd
+
+        vectors, values, _ = randomized_svd(matrix.astype(np.float32), N_LEADING, n_iter=4, random_state=0)
+        return values.astype(np.float64), vectors.astype(np.float64)
     eigenvalues, eigenvectors = np.linalg.eigh(matrix)
     return np.maximum(eigenvalues, 0), eigenvectors  # rounding can make them negative
 

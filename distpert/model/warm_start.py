@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 # Each group's histogram is shrunk towards the expected one by this many cells before logarithms are taken.
 SHRINK_CELLS = 80.0
+MOST_EXACT = 4000  # perturbations, of whose Gram matrix all eigenvectors are computed
 BLOCK_VALUES = 2**26  # log-ratios that stand in memory at a time
 TILT_STEPS, TILT_SETTLED = 1000, 1e-4  # most steps; change of mean and variance when settled
 TILT_PRIOR = 2.0  # scale of the priors of mean and scale of tilts, as in the model
@@ -77,8 +78,7 @@ def factorize(
     for genes in blocks:
         ratios = weighted_ratios(genes)
         gram += ratios @ ratios.T
-    _, vectors = np.linalg.eigh(gram.astype(np.float64))
-    vectors = vectors[:, ::-1][:, :n_factors]
+    vectors = _leading_vectors(gram, n_factors)
     response = vectors * np.sqrt(n_perturbations)
     loading = np.empty((n_factors, *weight.shape), np.float32)
     for genes in blocks:
@@ -87,6 +87,18 @@ def factorize(
         of_genes = (response.T.astype(np.float32) / n_perturbations) @ ratios
         loading[:, genes] = of_genes.reshape(n_factors, *weight[genes].shape) / weight[genes]
     return Factors((common + center).astype(np.float32), loading, response.astype(np.float32))
+
+
+def _leading_vectors(gram: NDArray[np.float32], number: int) -> NDArray[np.float64]:
+    """Eigenvectors (perturbation, number) with the largest eigenvalues, largest first."""
+    if len(gram) <= MOST_EXACT:
+        _, vectors = np.linalg.eigh(gram.astype(np.float64))
+        leading: NDArray[np.float64] = vectors[:, ::-1][:, :number]
+        return leading
+    from sklearn.utils.extmath import randomized_svd
+
+    vectors, *_ = randomized_svd(gram, number, n_oversamples=40, n_iter=8, random_state=0)
+    return vectors.astype(np.float64)
 
 
 class Tilts(NamedTuple):

@@ -80,8 +80,8 @@ def draw_explained_share(
 def left_out_r2(
     response: Float[np.ndarray, "perturbation factor"],
     share: Float[np.ndarray, " factor"],
-    eigenvalues: Float[np.ndarray, " perturbation"],
-    eigenvectors: Float[np.ndarray, "perturbation perturbation"],
+    eigenvalues: Float[np.ndarray, " eigen"],
+    eigenvectors: Float[np.ndarray, "perturbation eigen"],
     weight: Float[np.ndarray, " factor"],
     perturbations: Sequence[str],
 ) -> dict[str, float]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distpert._shared.arguments import quantile_levels
 from distpert.embeddings.vectors import Embeddings
-from distpert.model.gaussian_process import explained_variance, leave_one_out
+from distpert.model.gaussian_process import explained_variance, leave_one_out, precision_between, solve
 from distpert.model.kernel_choice import choose_kernel, diagonalize
 from distpert.model.kernels import SHARED, Kernel, parts_between
 
@@ -80,24 +80,21 @@ def explain(
     import pandas as pd
 
     known = responses.perturbations
-    eigenvalues, eigenvectors = diagonalize(known, embeddings, kernel)
-    inverse = {
-        rho: (eigenvectors / (rho * eigenvalues + 1 - rho)) @ eigenvectors.T for rho in set(responses.share.tolist())
-    }
+    eigen, row_of = diagonalize(known, embeddings, kernel), {label: row for row, label in enumerate(known)}
     parts = parts_between(labels, known, embeddings, kernel)
     columns = ("perturbation", "neighbor", "weight", "kernel", "source")
     rows: list[tuple[str, str, float, float, str]] = []
     for i, label in enumerate(labels):
-        others = np.array([j for j, other in enumerate(known) if other != label])
+        own = row_of.get(label)
+        others = np.delete(np.arange(len(known)), [] if own is None else [own])
         cross = sum((part[i] for part in parts.values()), np.zeros(len(known)))
         weights = np.zeros(len(others))
         for rho, w in zip(responses.share, responses.weight, strict=True):
-            precision = inverse[float(rho)]
-            if len(others) == len(known):
-                weights += w * rho * (precision @ cross)
+            if own is None:
+                weights += w * rho * solve(rho, *eigen, cross)
             else:  # in training: predicted from the others
-                (own,) = set(range(len(known))) - set(others.tolist())
-                weights += w * -precision[own, others] / precision[own, own]
+                (precision,) = precision_between(rho, *eigen, [own], range(len(known)))
+                weights += w * -precision[others] / precision[own]
         for j in np.argsort(-np.abs(weights))[:n_neighbors]:
             of_source = {name: float(part[i, others[j]]) for name, part in parts.items()}
             best = max(of_source, key=lambda name: of_source[name]) if of_source else ""
@@ -116,19 +113,23 @@ def told_by_source(
     known = responses.perturbations
     parts = parts_between(labels, known, embeddings, kernel)
     names = list(parts)
-    eigenvalues, eigenvectors = diagonalize(known, embeddings, kernel)
+    eigen, row_of = diagonalize(known, embeddings, kernel), {label: row for row, label in enumerate(known)}
+    for i, label in enumerate(labels):
+        if (own := row_of.get(label)) is not None:  # as if it had been left out
+            for part in parts.values():
+                part[i, own] = 0
     found = {name: np.zeros(len(labels)) for name in names}
     cross = sum(parts.values(), np.zeros((len(labels), len(known))))
     for rho, w in zip(responses.share, responses.weight, strict=True):
-        precision = (eigenvectors / (rho * eigenvalues + 1 - rho)) @ eigenvectors.T
+        whole = solve(rho, *eigen, cross.T).T
+        for name in names:
+            found[name] += w * rho**2 * (whole * parts[name]).sum(axis=1)
         for i, label in enumerate(labels):
-            rows = np.array([j for j, other in enumerate(known) if other != label])
-            within = precision[np.ix_(rows, rows)]
-            if len(rows) < len(known):
-                (own,) = set(range(len(known))) - set(rows.tolist())
-                within = within - np.outer(precision[rows, own], precision[own, rows]) / precision[own, own]
-            for name in names:
-                found[name][i] += w * rho**2 * cross[i, rows] @ within @ parts[name][i, rows]
+            if (own := row_of.get(label)) is not None:
+                (precision,) = precision_between(rho, *eigen, [own], range(len(known)))
+                for name in names:
+                    less = (cross[i] @ precision) * (precision @ parts[name][i]) / precision[own]
+                    found[name][i] -= w * rho**2 * less
     return found
 
 

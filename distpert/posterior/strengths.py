@@ -101,8 +101,8 @@ def damped(ratio: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
 
 def expected_strengths(
     strengths: Float[np.ndarray, " perturbation"],
-    eigenvalues: Float[np.ndarray, " perturbation"],
-    eigenvectors: Float[np.ndarray, "perturbation perturbation"],
+    eigenvalues: Float[np.ndarray, " eigen"],
+    eigenvectors: Float[np.ndarray, "perturbation eigen"],
     cross: Float[np.ndarray, "new perturbation"],
     n_genes: Int[np.ndarray, " perturbation"],
     new_n_genes: Int[np.ndarray, " new"],

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 
 import distpert
 from distpert.histograms.moments import MOMENTS, histogram_moments
+from distpert.model import kernel_choice, warm_start
 from distpert.model.generative import SITES
 from distpert.model.likelihood import dirichlet_categorical_log_prob
 from distpert.model.sampling import Chains
@@ -612,3 +613,19 @@ def test_chains_warn_by_their_rule(small, monkeypatch, r_hat, divergences, expec
         assert "Sampling(num_warmup=600, num_samples=8, target_accept_prob=0.98)" in message
     else:
         assert messages == []
+
+
+def test_leading_eigenvectors_give_nearly_the_same_fit(screen, fitted, monkeypatch):
+    """As with thousands of perturbations: the fit, its predictions, print-out and file work with fewer eigenvectors."""
+    for module in (kernel_choice, warm_start):
+        monkeypatch.setattr(module, "MOST_EXACT", 50)
+    monkeypatch.setattr(kernel_choice, "N_LEADING", 40)
+    found = distpert.fit(screen.adata, screen.embeddings, n_factors=3, progress_bar=False)
+    assert found.parameters["eigenvectors"].shape == (len(found.perturbations), 40)
+    labels = [gene for gene in found.embeddings.genes if gene not in found.perturbations][:5]
+    ours, whole = (one.predict(labels, progress_bar=False).histogram() for one in (found, fitted))
+    assert abs(ours - whole).mean() < 0.1 * abs(whole - whole.mean("perturbation")).mean() + 0.002
+    assert "R² of responses left out" in repr(found)
+    for what in (found.predict(labels, progress_bar=False), found.predict(found.perturbations[:2], progress_bar=False)):
+        np.testing.assert_allclose(what.told_by_source.sum("source"), what.told, atol=0.02)
+        assert len(what.explain()) == 3 * len(what.perturbations)

@@ -14,7 +14,10 @@ from distpert.model.gaussian_process import (
     explained_variance,
     leave_one_out,
     leave_out,
+    precision_between,
     predict_normal,
+    remainder,
+    solve,
 )
 
 SHARES = np.array([0.0, 0.3, 0.97])
@@ -240,3 +243,58 @@ def test_explained_share_follows_the_truth():
         for rho in (0.1, 0.5, 0.9)
     ]
     np.testing.assert_allclose(share, (0.1, 0.5, 0.9), atol=0.1)
+
+
+@pytest.fixture(scope="module")
+def truncated():
+    """Leading eigenvectors of a kernel, and all of the kernel that they stand for."""
+    rng = np.random.default_rng(20)
+    kernel = random_kernel(9, rng)
+    np.fill_diagonal(kernel, 1)
+    eigenvalues, eigenvectors = np.linalg.eigh(kernel)
+    leading = eigenvalues[-4:], eigenvectors[:, -4:]
+    rest = (9 - leading[0].sum()) / 5
+    whole = leading[1] * leading[0] @ leading[1].T + rest * (np.eye(9) - leading[1] @ leading[1].T)
+    return leading, np.linalg.eigh(whole), whole
+
+
+def test_remainder_keeps_the_trace(truncated):
+    (eigenvalues, _), (of_whole, _), whole = truncated
+    assert np.trace(whole) == pytest.approx(9)
+    assert of_whole.sum() == pytest.approx(eigenvalues.sum() + 5 * remainder(eigenvalues, 9))
+    assert remainder(of_whole, 9) == 1
+    assert remainder(np.array([9.5]), 9) == 0
+
+
+def test_leading_eigenvectors_stand_for_a_whole_kernel(truncated):
+    """Every formula gives what it gives for the kernel itself."""
+    leading, whole, _ = truncated
+    rng = np.random.default_rng(21)
+    mean, scale, cross = rng.normal(size=(9, 3)), rng.uniform(0, 1, (9, 3)), rng.uniform(0, 1, (4, 9))
+    both = [leading, whole]
+    for one, other in (
+        [predict_normal(SHARES, *eigen, cross, mean, scale) for eigen in both],
+        [leave_one_out(SHARES, *eigen, mean) for eigen in both],
+        [explained_variance(mean, *eigen) for eigen in both],
+        [(leave_out(SHARES, *eigen, mean, [0, 3], [[0, 2], [3]]),) for eigen in both],
+        [(solve(0.7, *eigen, mean),) for eigen in both],
+        [(precision_between(0.7, *eigen, [1, 3], range(9)),) for eigen in both],
+    ):
+        for ours, expected in zip(one, other, strict=True):
+            np.testing.assert_allclose(ours, expected, atol=1e-10)
+
+
+def test_density_of_leading_eigenvectors(truncated):
+    leading, whole, matrix = truncated
+    rng = np.random.default_rng(22)
+    mean, variance = jnp.asarray(rng.normal(size=(3, 9))), jnp.asarray(rng.uniform(0.1, 1, (3, 9)))
+    ours, expected = (
+        KernelNormal(SHARES, *eigen, remainder(eigen[0], 9)).expected_log_prob(mean, variance)
+        for eigen in (leading, whole)
+    )
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    prior = KernelNormal(SHARES, *leading, remainder(leading[0], 9))
+    draws = np.asarray(prior.sample(jax.random.key(0), (20_000,)), float)
+    for k, share in enumerate(SHARES):
+        covariance = share * matrix + (1 - share) * np.eye(9)
+        assert np.abs(draws[:, k].T @ draws[:, k] / 20_000 - covariance).max() < 0.06
