@@ -45,11 +45,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     scores = {}
     for name, embeddings in (("known", known), ("with signatures", both)):
-        models = [("distpert", distpert.cross_validation.Distpert()), "pooled"]
         scores[name] = distpert.cross_validate(
             adata,
             embeddings,
-            models=models,
+            models=["distpert", "pooled"],
             n_folds=arguments.n_folds,
             path=arguments.out / name.replace(" ", "_"),
             **keys,
