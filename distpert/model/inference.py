@@ -222,10 +222,10 @@ def _placement() -> tuple[Callable[..., Any], int]:
 
 
 def n_epochs(n_groups: int, settings: Optimization) -> int:
-    """Largest number of epochs: ``max_epochs``, within ``min_steps`` and ``max_steps``."""
+    """Largest number of epochs: ``max_epochs``, within the limits on steps."""
     n_batches = -(-n_groups // settings.batch_size)
     fewest, most = -(-settings.min_steps // n_batches), -(-settings.max_steps // n_batches)
-    return max(min(settings.max_epochs, most), fewest)
+    return max(min(settings.max_epochs, max(most, settings.min_epochs)), fewest)
 
 
 def has_converged(losses: list[float], settings: Optimization) -> bool:

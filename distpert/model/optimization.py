@@ -21,8 +21,10 @@ class Optimization:
         Minibatches that the fit may take in any case: if ``max_epochs`` have fewer, the last epoch is the one that
         completes them. Small screens need them, because concentrations far below their prior are reached late.
     max_steps : int
-        Minibatches that the fit takes at most, rounded up to whole epochs. What perturbations share needs a number of
-        steps, not of epochs: large screens need fewer epochs.
+        Minibatches that the fit takes at most, rounded up to whole epochs, unless ``min_epochs`` have more. What
+        perturbations share needs a number of steps, not of epochs: large screens need fewer epochs.
+    min_epochs : int
+        Epochs that ``max_steps`` leave in any case. The response of a perturbation is moved once an epoch.
     batch_size : int
         Largest number of groups in a minibatch.
     step_size : float
@@ -48,13 +50,21 @@ class Optimization:
     max_epochs: int = 75
     min_steps: int = 300
     max_steps: int = 700
+    min_epochs: int = 20
     batch_size: int = 64
     step_size: float = 0.04
     tolerance: float = 0.0005
     patience: int = 15
 
     def __post_init__(self) -> None:
-        for name, least in (("max_epochs", 1), ("min_steps", 0), ("max_steps", 1), ("batch_size", 1), ("patience", 1)):
+        for name, least in (
+            ("max_epochs", 1),
+            ("min_steps", 0),
+            ("max_steps", 1),
+            ("min_epochs", 1),
+            ("batch_size", 1),
+            ("patience", 1),
+        ):
             object.__setattr__(self, name, check_count(name, getattr(self, name), least))
         object.__setattr__(self, "step_size", check_number("step_size", self.step_size, above=0))
         object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, least=0))

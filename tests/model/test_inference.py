@@ -243,8 +243,9 @@ def test_integer_counts_are_those_in_single_precision(screen, result):
         (1000, {}, 25),
         (1000, {"max_epochs": 3}, 8),
         (1000, {"max_epochs": 3, "min_steps": 1}, 3),
-        (1000, {"max_steps": 70}, 8),
-        (1000, {"max_steps": 161}, 11),
+        (1000, {"max_steps": 70, "min_epochs": 5}, 8),
+        (1000, {"max_steps": 161, "min_epochs": 5}, 11),
+        (1000, {"max_steps": 161, "min_epochs": 15}, 15),
         (1, {"max_epochs": 1, "min_steps": 1, "batch_size": 1}, 1),
     ],
 )
