@@ -58,7 +58,8 @@ def observed_cells(
         raise ValueError(_no_cells(absent, contexts, histograms))
     groups = {}
     for name in ("counts", "n_cells", "out_of_range"):
-        values = cells[name].to_numpy()[rows].astype(np.int64)  # for any arithmetic
+        values = cells[name].to_numpy()[rows]
+        values = values.astype(np.result_type(values, np.int32))  # signed, for any arithmetic
         values[rows < 0] = 0
         groups[name] = (("perturbation", "context", *cells[name].dims[1:]), values)
     coords = {"perturbation": list(perturbations), "context": list(contexts), "gene": list(training.genes)}
