@@ -56,6 +56,4 @@ axes[1].set_title("most like the knock-out of NANOG")
 figure.savefig("ranking.png", dpi=150)
 unseen = ranking.to_dataframe().query("not seen")
 ratio = np.median(unseen["effect_upper"] / unseen["effect_lower"])
-print(
-    f"\n{len(unseen)} candidates are not in training. Upper ends of their intervals are {ratio:.0f} times the lower ends"
-)
+print(f"\n{len(unseen)} candidates are not in training. Their intervals end {ratio:.0f} times as high as they start")
