@@ -25,7 +25,7 @@ PREDICTIONS = r"prediction: expected MomentPrediction, made by fit.predict\(labe
 WRONG = {
     "score(fit, adata)": PREDICTIONS,
     "score(adata, prediction)": PREDICTIONS,
-    "score(prediction, fit)": "expected an anndata.AnnData of cells by genes, got Fit",
+    "score(prediction, fit)": "list of these; got Fit",
     "calibration(fit, adata)": "prediction: expected HistogramPrediction or ConformalPrediction, made by",
     "conformalize(fit, prediction, adata)": PREDICTIONS,
     "conformalize(prediction, fit, adata)": "calibrating: expected MomentPrediction, made by",
