@@ -223,7 +223,8 @@ class Fit(Posterior):
         target : optional
             What is wanted: a Series or dict of shifts by gene, in the units of the data; a list of genes to raise, or
             ``{"up": genes, "down": genes}``, each by one standard deviation; an AnnData of cells to look like, whose
-            means count; or the label of another perturbation. Only the genes of the target count.
+            means count, in the layer that was fitted; or the label of another perturbation. Only the genes of the
+            target count.
         context : str or sequence of str, optional
             Context or contexts to rank in; by default all together.
         top : int
@@ -254,7 +255,7 @@ class Fit(Posterior):
         TypeError
             If the target has another form.
         ValueError
-            If a number is out of its range, or wanted shifts are not finite or all 0.
+            If a number is out of its range, the target names a gene twice, or wanted shifts are not finite or all 0.
 
         Warns
         -----

@@ -121,8 +121,10 @@ def fit(
         If cells, embeddings, priors, optimization or sampling are of another type.
     ValueError
         If there are no control cells, values are NaN or negative, a context has no controls, genes or embeddings are
-        malformed, fewer than 3 perturbations have an embedding, there is no such inference, or settings belong to the
-        other one.
+        malformed, fewer than 3 perturbations have an embedding, there is no such inference, settings belong to the
+        other one, or the checkpoint is damaged or of another fit.
+    FileNotFoundError
+        If there is no such file of cells, or no folder for the checkpoint.
     KeyError
         If a column, layer or key is unknown.
 

@@ -47,7 +47,7 @@ def count_histograms(
         Cells × genes; log1p of counts per 10,000 in ``X`` or in `layer`. A sparse matrix is not made dense. An AnnData
         may be backed or lazy (``anndata.experimental.read_lazy``), and its matrix a Dask array with dense or sparse
         blocks. A path is that of an h5ad file or a zarr store. Cells that are not in memory are read in two passes,
-        for ranges and for counts, of a few hundred megabytes at most at a time.
+        for ranges and for counts, in parts of a few tens of megabytes.
     perturbation_key : str
         Column of ``adata.obs`` with the labels ``A``, ``A+B``, ``A+ctrl`` or the control label. Cells without a label
         are left out.

@@ -1,7 +1,7 @@
 """Expression that is not in memory: sparse or dense matrices on disk, Dask arrays, and several of them as one.
 
-They are read part by part. Each part is a few megabytes to a few hundred, and the next one is read while the last one
-is counted.
+They are read part by part. Each part is a few tens of megabytes (of a Dask array: a row of blocks), and the next one is
+read while the last one is counted.
 """
 
 from __future__ import annotations

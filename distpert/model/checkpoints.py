@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -51,11 +52,11 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 saved = {name: stored[name] for name in stored.files}
             fingerprint = str(saved.pop("fingerprint"))
             losses, key = saved.pop("losses").tolist(), saved.pop("key")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise ValueError(f"cannot read the checkpoint {self.path}. Delete it to start anew") from error
         if fingerprint != self.fingerprint:
             raise ValueError(

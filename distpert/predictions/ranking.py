@@ -105,21 +105,23 @@ def wanted_shifts(target: Any, shifts: LinearShifts, posterior: Posterior) -> ND
     TypeError
         If the target is none of the accepted forms.
     ValueError
-        If wanted shifts are not finite, or all are 0.
+        If a gene is named more than once, or wanted shifts are not finite, or all are 0.
     """
     import pandas as pd
     from anndata import AnnData
 
     unit = np.where(shifts.unit > 0, shifts.unit, np.nan)  # constant genes do not count
     if isinstance(target, AnnData):
-        means = np.asarray(target.X.mean(axis=0)).ravel()
+        layer = posterior.histograms.keys.layer
+        means = np.asarray((target.X if layer is None else target.layers[layer]).mean(axis=0)).ravel()
         given = pd.Series(means, index=_symbols(target, posterior))
         return (_aligned(given, posterior) - shifts.mean) * unit
     if isinstance(target, Mapping) and target and set(target) <= set(DIRECTIONS):
-        signs = {gene: DIRECTIONS[way] for way, genes in target.items() for gene in genes}
-        return _aligned(pd.Series(signs, dtype=float), posterior) + 0 * unit
+        genes = [gene for way in target for gene in target[way]]
+        signs = [DIRECTIONS[way] for way in target for _ in target[way]]
+        return _aligned(pd.Series(signs, genes, dtype=float), posterior) + 0 * unit
     if isinstance(target, list | tuple | set | frozenset):
-        return _aligned(pd.Series(dict.fromkeys(target, 1.0)), posterior) + 0 * unit
+        return _aligned(pd.Series(1.0, list(target)), posterior) + 0 * unit
     if isinstance(target, Mapping | pd.Series):
         return _aligned(pd.Series(target, dtype=float), posterior) * unit
     raise TypeError(
@@ -138,7 +140,9 @@ def _aligned(wanted: pd.Series, posterior: Posterior) -> NDArray[np.float64]:
     import warnings
 
     genes = posterior.genes
-    wanted = wanted[~wanted.index.duplicated()]
+    if wanted.index.has_duplicates:
+        twice = listed(sorted(set(map(str, wanted.index[wanted.index.duplicated()]))))
+        raise ValueError(f"the target names these genes more than once: {twice}. Give each gene one wanted shift")
     if not np.isfinite(wanted.to_numpy()).all():
         raise ValueError(f"wanted shifts must be finite numbers: {listed(wanted.index[~np.isfinite(wanted)])}")
     missing = [gene for gene in wanted.index if gene not in set(genes)]

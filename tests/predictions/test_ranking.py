@@ -91,6 +91,19 @@ def test_cells_as_a_target(fitted, screen):
     assert "cells" in found.target
 
 
+def test_cells_of_a_layer(small):
+    adata = small.adata.copy()
+    adata.layers["log"], adata.X = adata.X.copy(), np.zeros_like(adata.X)
+    options = {"progress_bar": False, "optimization": distpert.Optimization(max_epochs=2, min_steps=1)}
+    fit = distpert.fit(adata, small.embeddings, layer="log", **options)
+    plain = distpert.fit(small.adata, small.embeddings, **options)
+    of_layer, of_x = (
+        one.rank(target=cells, n_exact=0, progress_bar=False).table
+        for one, cells in ((fit, adata), (plain, small.adata))
+    )
+    pd.testing.assert_frame_equal(of_layer, of_x)
+
+
 def test_contexts(context_fit):
     one, both = (
         context_fit.rank(list(context_fit.perturbations), context=context, n_exact=0, progress_bar=False).table[
@@ -129,6 +142,10 @@ def test_wrong_targets(fitted):
         fitted.rank(one, target={fitted.genes[0]: 0.0})
     with pytest.raises(ValueError, match="must be finite"):
         fitted.rank(one, target={fitted.genes[0]: np.nan})
+    gene = fitted.genes[0]
+    for twice in ([gene, gene], {"up": [gene], "down": [gene]}, pd.Series([1.0, 2.0], [gene, gene])):
+        with pytest.raises(ValueError, match=f"names these genes more than once: {gene}"):
+            fitted.rank(one, target=twice)
     with pytest.raises(TypeError, match="target must be a label, a list"):
         fitted.rank(one, target=3)
     with pytest.raises(KeyError, match="XYZ"):

@@ -1,6 +1,6 @@
 """Time and peak memory of counting a screen that is on disk, beside reading its file once.
 
-    python validation/benchmarks/streaming.py --folder /tmp/streaming
+    python validation/benchmarks/streaming.py --folder streaming
 
 A script-made h5ad of 300,000 cells by 8,000 genes with a tenth of the values stored and 2,000 perturbations, written
 without compression and with gzip, as published files mostly are. Each measurement runs in a process of its own. Reading
